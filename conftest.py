@@ -1,0 +1,5 @@
+"""Load the fixtures of this repository's own tests; the plugin itself comes by its entry point."""
+
+from __future__ import annotations
+
+pytest_plugins = ["pytester", "fixtures.rows"]

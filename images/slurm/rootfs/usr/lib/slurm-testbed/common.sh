@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# Common to the start-up scripts: the line format of the start, failing, waiting with a deadline.
+run=/run/slurm-testbed
+share=/usr/share/slurm-testbed
+export SLURM_TESTBED_DEADLINE=${SLURM_TESTBED_DEADLINE:-60}
+# shellcheck source=/dev/null
+. $share/release.env
+
+since_start() { # hundredths of a second since process 1 started (proc(5): both count from boot)
+  local up stat
+  read -r up _ < /proc/uptime
+  stat=$(< /proc/1/stat) stat=${stat##*) }
+  set -- $stat
+  echo $((10#${up/./} - ${20}))
+}
+
+say() {
+  local t; t=$(since_start)
+  printf 'slurm-testbed: +%d.%02d %s\n' $((t / 100)) $((t % 100)) "$*" >&2
+}
+
+fail() { # MESSAGE HINT
+  printf 'slurm-testbed: %s\nslurm-testbed: hint: %s\n' "$1" "$2" >&2
+  exit 1
+}
+
+listening() { # PORT: does anything on this host listen there? Asked of the kernel, so that no daemon sees a stray connection.
+  grep -qs "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$1") [0-9A-F:]* 0A" /proc/net/tcp /proc/net/tcp6
+}
+
+reachable() { # HOST PORT
+  if [ "$1" = "$HOSTNAME" ]; then listening "$2"; else (exec 3<> "/dev/tcp/$1/$2") 2> /dev/null; fi
+}
+
+await() { # WHAT HINT COMMAND...: poll until the command succeeds, fail after SLURM_TESTBED_DEADLINE seconds
+  local what=$1 hint=$2 end=$((SECONDS + SLURM_TESTBED_DEADLINE)); shift 2
+  until "$@"; do
+    [ $SECONDS -lt $end ] || fail "waited $SLURM_TESTBED_DEADLINE s for $what." "$hint"
+    sleep 0.01 # the poll's interval
+  done
+}

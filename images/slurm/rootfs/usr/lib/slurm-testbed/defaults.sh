@@ -1,0 +1,15 @@
+# shellcheck shell=bash
+# The settings of a container, with their defaults; docs/images.md describes them.
+set -a
+HOSTNAME=$(< /proc/sys/kernel/hostname)
+: "${SLURM_CLUSTER_NAME:=testbed}"
+: "${SLURMCTLD_HOST:=$HOSTNAME}" "${SLURMDBD_HOST:=$SLURMCTLD_HOST}" "${SLURM_DATABASE_HOST:=localhost}"
+: "${SLURM_NODES:=1}" "${SLURM_CPUS:=$(nproc)}" "${SLURM_MEMORY:=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))}"
+: "${SLURM_ACCOUNTING:=yes}" "${SLURM_CGROUP:=auto}" "${SLURM_DEBUG:=info}"
+: "${SLURMRESTD_HOST:=0.0.0.0}" "${SLURMRESTD_PORT:=6820}"
+: "${SLURM_TESTBED_USER:=alice}"
+set +a
+case $SLURM_NODES in '' | *[!0-9]* | 0*) fail "SLURM_NODES=$SLURM_NODES is not a number of nodes." "give 1 or more." ;; esac
+case $SLURM_ACCOUNTING in yes | no) ;; *) fail "SLURM_ACCOUNTING=$SLURM_ACCOUNTING is neither yes nor no." "leave it out for yes." ;; esac
+case $SLURM_CGROUP in auto | none | v1 | v2) ;; *) fail "SLURM_CGROUP=$SLURM_CGROUP is none of auto, none, v1, v2." "leave it out for auto." ;; esac
+id -u "$SLURM_TESTBED_USER" > /dev/null 2>&1 || fail "SLURM_TESTBED_USER=$SLURM_TESTBED_USER is no user of this image." "its test users are alice, bob, carol and dave."

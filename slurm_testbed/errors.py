@@ -1,0 +1,117 @@
+"""What can go wrong, as a small tree of exceptions that all say cause and fix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SlurmTestbedError(Exception):
+    """Any failure that Slurm Testbed explains itself.
+
+    Args:
+        message: what happened, in one sentence.
+        hint: what the reader can do about it.
+
+    Example:
+        >>> print(SlurmTestbedError("no image slurm-client", hint="run: invoke build"))
+        no image slurm-client
+        Hint: run: invoke build
+    """
+
+    #: Exit status with which a task ends that fails with this error.
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+
+class UsageError(SlurmTestbedError):
+    """An argument that cannot be right, whatever the state of the machine."""
+
+    exit_status = 2
+
+
+class EngineError(SlurmTestbedError):
+    """The container engine answered, but not as needed."""
+
+
+class EngineNotFoundError(EngineError):
+    """No container engine can be used or started here."""
+
+    exit_status = 3
+
+
+class BuildError(SlurmTestbedError):
+    """An image could not be built."""
+
+
+class UnknownReleaseError(UsageError):
+    """A Slurm release that releases.yaml does not describe."""
+
+
+class KeyFileError(SlurmTestbedError):
+    """A munge or JWT key that a daemon would refuse."""
+
+
+class NotReadyError(SlurmTestbedError):
+    """A condition did not come true before its deadline.
+
+    Args:
+        awaited: the condition, as a noun phrase ("every node idle").
+        deadline: seconds that were allowed.
+        last_state: what was seen last.
+        log: the tail of the log that explains most.
+        hint: what the reader can do about it.
+    """
+
+    def __init__(
+        self, awaited: str, *, deadline: float, last_state: str = "", log: str = "", hint: str = ""
+    ) -> None:
+        self.awaited, self.deadline, self.last_state, self.log = awaited, deadline, last_state, log
+        parts = [f"waited {deadline:g} s for {awaited}; last seen: {last_state or 'nothing'}"]
+        if log:
+            parts.append("Log (its tail):\n" + log.rstrip())
+        super().__init__("\n".join(parts), hint=hint)
+
+
+class CommandError(SlurmTestbedError):
+    """A command ended with a non-zero exit status; the text is the command's own.
+
+    Args:
+        argv: the command as it was run.
+        exit_status: its exit status.
+        stdout: what it wrote to standard output.
+        stderr: what it wrote to standard error.
+    """
+
+    def __init__(self, argv: Sequence[str], returncode: int, stdout: str, stderr: str) -> None:
+        self.argv, self.returncode, self.stdout, self.stderr = tuple(argv), returncode, stdout, stderr
+        said = (stderr.strip() or stdout.strip()) or "it printed nothing"
+        super().__init__(f"{argv[0]} exited with {returncode}: {said}")
+
+
+class RestUnreachableError(SlurmTestbedError):
+    """slurmrestd could not be reached, or did not answer in time."""
+
+
+class SlurmRestError(SlurmTestbedError):
+    """slurmrestd answered a request with an error.
+
+    Args:
+        status: the HTTP status.
+        errors: Slurm's own error objects, as they stand in the answer.
+        url: what was asked.
+    """
+
+    def __init__(self, status: int, errors: Sequence[object], url: str) -> None:
+        self.status, self.errors, self.url = status, list(errors), url
+        texts = [
+            f"{e.get('error') or ''} {e.get('description') or ''}".strip() if isinstance(e, dict) else str(e)
+            for e in errors
+        ]
+        super().__init__(f"slurmrestd answered {status} to {url}: {'; '.join(filter(None, texts)) or 'no text'}")
