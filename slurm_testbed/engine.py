@@ -119,9 +119,14 @@ class Machine:
         """Whether the environment forbids to install and start an engine."""
         return self.environ.get("SLURM_TESTBED_INSTALL_ENGINE", "1").lower() in {"0", "no", "false"}
 
+    @property
+    def path(self) -> str:
+        """PATH with the folders of administration, which `su` leaves out."""
+        return f"{self.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+
     def which(self, program: str) -> str | None:
-        """Path of a program; the folders of administration count, even where PATH lacks them."""
-        return shutil.which(program, path=f"{self.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
+        """Path of a program, if it is installed."""
+        return shutil.which(program, path=self.path)
 
 
 THIS = Machine()
@@ -156,7 +161,8 @@ def _chosen(machine: Machine) -> _Endpoint | None:
         )
     if context.name == "default":
         return None
-    return _Endpoint(str(context.Host), f"the docker context {context.name}", True, context.TLSConfig)
+    url = str(context.Host).removeprefix("http+")  # how the SDK, but not the command line, writes it
+    return _Endpoint(url, f"the docker context {context.name}", True, context.TLSConfig)
 
 
 def _sockets(machine: Machine) -> list[_Endpoint]:
@@ -367,7 +373,13 @@ def _known_packages(machine: Machine, names: Sequence[str]) -> set[str]:
 
 
 def _apt_environment(machine: Machine) -> dict[str, str]:
-    return {**machine.environ, "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "LC_ALL": "C"}
+    return {
+        **machine.environ,
+        "PATH": machine.path,
+        "DEBIAN_FRONTEND": "noninteractive",
+        "NEEDRESTART_SUSPEND": "1",
+        "LC_ALL": "C",
+    }
 
 
 def _apt(machine: Machine, *arguments: str) -> None:
@@ -647,7 +659,7 @@ def _spawn_dockerd(machine: Machine) -> subprocess.Popen[bytes]:
     with machine.log.open("wb") as log:
         return subprocess.Popen(
             argv,
-            env=dict(machine.environ),
+            env={**machine.environ, "PATH": machine.path},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -732,6 +744,7 @@ def stop(*, machine: Machine = THIS) -> bool:
         Whether there was one of ours to end.
 
     Raises:
+        EngineError: only root may end it.
         NotReadyError: it did not end in time.
 
     Example:
@@ -740,6 +753,8 @@ def stop(*, machine: Machine = THIS) -> bool:
     """
     if not machine.record.exists():
         return False
+    if not machine.is_root():
+        raise EngineError("the engine that we started runs as root, and only root ends it", hint="use sudo")
     with _lock(machine):
         try:
             record = json.loads(machine.record.read_text())
@@ -1021,6 +1036,8 @@ def _remove(kind: str, name: str, action: Callable[[], object]) -> bool:
     except docker.errors.NotFound:
         return False
     except docker.errors.APIError as error:
+        if "already in progress" in str(error.explanation):
+            return False
         _log.warning("could not remove %s %s: %s", kind, name, error.explanation or error)
         return False
     return True

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import docker
 import pytest
+import tenacity
 
 from slurm_testbed import engine
 from slurm_testbed.engine import Machine
-from slurm_testbed.errors import EngineNotFoundError, NotReadyError
+from slurm_testbed.errors import EngineError, EngineNotFoundError, NotReadyError
 
 BOOKWORM = {"ID": "debian", "NAME": "Debian GNU/Linux", "VERSION_ID": "12", "VERSION_CODENAME": "bookworm"}
 TRIXIE = {"ID": "debian", "NAME": "Debian GNU/Linux", "VERSION_ID": "13", "VERSION_CODENAME": "trixie"}
@@ -40,6 +41,10 @@ if mode == "fails":
 
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if "/distribution/silent" in self.path:
+            return self.connection.recv(1)  # until the caller hangs up
+        if "/distribution/none" in self.path:
+            return self.send_error(404)
         body = b"OK" if self.path.endswith("_ping") else json.dumps({{"ApiVersion": "1.45"}}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -477,6 +482,16 @@ def test_start_with_systemd_leaves_it_to_systemd(bench: Bench, monkeypatch: pyte
     assert bench.commands.asked == ["systemctl start docker"], f"it ran {bench.commands.asked}"
 
 
+def test_stop_without_rights_says_who_may(bench: Bench) -> None:
+    bench.add_dockerd()
+    engine.ensure(machine=bench.machine).close()
+
+    with pytest.raises(EngineError, match="only root ends it"):
+        engine.stop(machine=replace(bench.machine, is_root=lambda: False))
+
+    assert engine._process(bench.pid()), "it was ended all the same"
+
+
 def test_stop_leaves_a_process_that_is_not_the_one_it_started(bench: Bench) -> None:
     """The number was given again: same pid, another start time."""
     bench.machine.state.mkdir(parents=True)
@@ -537,16 +552,26 @@ def test_missing_capabilities_are_read_from_the_bounding_set(bounds: str, missin
     assert found == missing, f"found {found}"
 
 
-def test_registry_that_never_answers_costs_its_time_out_only(
-    client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("image", "answers"), [("there:1", True), ("none:1", False), ("silent:1", False)])
+def test_registry_answers_within_its_time_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, image: str, answers: bool
 ) -> None:
-    monkeypatch.setattr(engine, "REGISTRY_SECONDS", 1.0)
+    monkeypatch.setattr(engine, "REGISTRY_SECONDS", 0.5)
+    bench.add_dockerd()
+    client = engine.ensure(machine=bench.machine)
     started = time.monotonic()
 
-    answers = engine.registry_answers(client, image="192.0.2.1:5000/none:1")  # TEST-NET: no such host
+    found = engine.registry_answers(client, image=image)
 
-    assert not answers, "an address without host has a registry"
+    assert found == answers, f"{image}: {found}"
     assert time.monotonic() - started < 5, f"it took {time.monotonic() - started:.1f} s"
+    client.close()
+
+
+def test_registry_of_an_unknown_host_does_not_answer(client: docker.DockerClient) -> None:
+    assert not engine.registry_answers(client, image="nowhere.invalid/none:1"), (
+        "a host that cannot be has a registry"
+    )
 
 
 # --- sweeping
@@ -604,6 +629,15 @@ class Clusters:
             *("volume" for _ in self.client.volumes.list(filters=dict(label))),
         ]
 
+    def left_at_last(self, name: str) -> list[str]:
+        """Which of the three are there after at most 10 s."""
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_delay(10),
+            wait=tenacity.wait_fixed(0.1),
+            retry=tenacity.retry_if_result(bool),
+            retry_error_callback=lambda _: self.left(name),
+        )(self.left, name)
+
     def remove(self) -> None:
         """Remove what the sweep left."""
         for name, container in self.made.items():
@@ -634,14 +668,13 @@ def test_sweep_removes_what_the_dead_left_and_nothing_of_the_living(
     }[living]
     dead, alive = clusters.make(dead_owner), clusters.make(owner)
 
-    removed = engine.sweep(client)
+    engine.sweep(client)
 
-    expected = {f"container {dead}", f"network {dead}", f"volume {dead}"}
-    assert expected <= set(removed), f"it removed {removed}"
-    assert clusters.left(dead) == [], f"left of the dead: {clusters.left(dead)}"
-    assert clusters.left(alive) == ["container", "network", "volume"], (
-        f"left of the living: {clusters.left(alive)}"
-    )
+    # Another suite's sweep may have been quicker, and still be at it.
+    left = clusters.left_at_last(dead)
+    assert left == [], f"left of the dead: {left}"
+    left = clusters.left(alive)
+    assert left == ["container", "network", "volume"], f"left of the living: {left}"
 
 
 def test_sweep_of_everything_takes_all_owners() -> None:
