@@ -50,6 +50,10 @@ class BuildError(SlurmTestbedError):
     """An image could not be built."""
 
 
+class NoSourceError(BuildError):
+    """No source of a Slurm release can be had; the message names what was tried."""
+
+
 class UnknownReleaseError(UsageError):
     """A Slurm release that releases.yaml does not describe."""
 

@@ -36,6 +36,21 @@ class Facts:
     capabilities: frozenset[str] = field(default_factory=frozenset)
 
 
+@dataclass(frozen=True)
+class Attach:
+    """How a process of the caller's machine runs a command on a host with its own standard streams.
+
+    Attributes:
+        command: the program with its subcommand; options such as `--user` may follow.
+        target: what stands before the command that is run.
+        env: variables that the program needs.
+    """
+
+    command: tuple[str, ...]
+    target: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
 @runtime_checkable
 class Substrate(Protocol):
     """What `Slurm` needs to know of the place where its daemons run."""
@@ -60,6 +75,9 @@ class Substrate(Protocol):
 
     def logs(self, host: str, daemon: str | None = None) -> str:
         """The log of one daemon, or of the host's start when no daemon is named."""
+
+    def attach(self, host: str) -> Attach:
+        """How to run a command on a host from a shell, with the caller's standard streams."""
 
     def endpoint(self, role: str, port: int) -> tuple[str, int]:
         """Host name and port at which the caller reaches a role's port."""

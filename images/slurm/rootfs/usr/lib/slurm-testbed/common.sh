@@ -25,7 +25,12 @@ fail() { # MESSAGE HINT
 }
 
 listening() { # PORT: does anything on this host listen there? Asked of the kernel, so that no daemon sees a stray connection.
-  grep -qs "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$1") [0-9A-F:]* 0A" /proc/net/tcp /proc/net/tcp6
+  local table file hex; printf -v hex %04X "$1"
+  for file in /proc/net/tcp /proc/net/tcp6; do
+    table=; read -r -d '' table 2> /dev/null < $file
+    [[ $table =~ :$hex\ [0-9A-F:]+\ 0A ]] && return 0
+  done
+  return 1
 }
 
 reachable() { # HOST PORT
@@ -33,9 +38,12 @@ reachable() { # HOST PORT
 }
 
 await() { # WHAT HINT COMMAND...: poll until the command succeeds, fail after SLURM_TESTBED_DEADLINE seconds
-  local what=$1 hint=$2 end=$((SECONDS + SLURM_TESTBED_DEADLINE)); shift 2
+  local what=$1 hint=$2 end=$((SECONDS + SLURM_TESTBED_DEADLINE)) nap; shift 2
+  # Reading from a pipe into which nobody writes is a pause without a process: two cores start six daemons here.
+  exec {nap}<> <(:)
   until "$@"; do
-    [ $SECONDS -lt $end ] || fail "waited $SLURM_TESTBED_DEADLINE s for $what." "$hint"
-    sleep 0.01 # the poll's interval
+    [ $SECONDS -lt $end ] || fail "waited $SLURM_TESTBED_DEADLINE s for $what; last: $(cat $run/not-ready 2> /dev/null)." "$hint"
+    read -r -t 0.01 -u $nap
   done
+  exec {nap}>&-
 }

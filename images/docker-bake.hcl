@@ -1,0 +1,97 @@
+# How each image is built. Whoever has docker and buildx needs nothing else, in this folder:
+#   docker buildx bake                                       the images of the default release
+#   VERSION=22.05.8 docker buildx bake slurm-single-node     one image of another release
+#   docker buildx bake --print all                           what would be built
+# `invoke build` adds what depends on the machine: the base, the revision, the host's CA bundle.
+# VERSION's default and SUPPORT_END come from docker-bake.json, which is generated from releases.yaml.
+
+variable "REPOSITORY" { default = "slurm-testbed" }
+variable "BASE" { default = "debian:trixie-slim" }
+# The commit that last changed this folder.
+variable "REVISION" { default = "unknown" }
+# Where to find the source code: whoever publishes the images says where theirs is.
+variable "SOURCE_URL" { default = "https://github.com/SchedMD/slurm" }
+# A source of one's own, by name; else the release's own, checked against the digests of releases.yaml.
+variable "SOURCE" { default = "releases.yaml" }
+
+function "minor" {
+  params = [version]
+  result = join(".", slice(split(".", version), 0, 2))
+}
+
+function "tags" {
+  params = [image]
+  result = ["${REPOSITORY}/${image}:${VERSION}", "${REPOSITORY}/${image}:${minor(VERSION)}"]
+}
+
+function "labels" {
+  params = [title, description, licenses]
+  result = {
+    "org.opencontainers.image.title"       = title
+    "org.opencontainers.image.description" = description
+    "org.opencontainers.image.revision"    = REVISION
+    "org.opencontainers.image.source"      = SOURCE_URL
+    "org.opencontainers.image.licenses"    = licenses
+    "org.opencontainers.image.base.name"   = BASE
+    "org.slurm-testbed.interface"          = "1"
+  }
+}
+
+# What an image with a Slurm in it says of that.
+function "release_labels" {
+  params = []
+  result = {
+    "org.opencontainers.image.version" = VERSION
+    "org.slurm-testbed.release"        = VERSION
+    "org.slurm-testbed.support-end"    = lookup(SUPPORT_END, minor(VERSION), "unknown")
+    "org.slurm-testbed.source"         = SOURCE
+  }
+}
+
+# Packages that every image has, and those of MariaDB; CONTRIBUTING.md has the table. SPDX expressions.
+variable "BASE_LICENSES" { default = "Apache-2.0 AND GPL-3.0-or-later AND LGPL-3.0-or-later AND LGPL-2.1-or-later AND ISC" }
+variable "SLURM_LICENSES" { default = "${BASE_LICENSES} AND GPL-2.0-or-later" }
+
+group "default" { targets = ["slurm-client", "slurm-single-node"] }
+group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"] }
+
+target "_slurm" {
+  context = "slurm"
+  args    = { BASE = BASE, VERSION = VERSION }
+}
+
+# No release is in it, and all share it: its tag is its Debian.
+target "base" {
+  inherits = ["_slurm"]
+  target   = "base"
+  tags     = ["${REPOSITORY}/base:trixie"]
+  labels = labels("base", "Debian with what Slurm needs at run time, without Slurm", BASE_LICENSES)
+}
+
+target "slurm-tree" {
+  inherits = ["_slurm"]
+  target   = "slurm-tree"
+  tags     = tags("slurm-tree")
+  labels = merge(release_labels(), labels("slurm-tree", "The install tree of Slurm, and nothing else: copy it onto a base", "GPL-2.0-or-later"))
+}
+
+target "slurm-client" {
+  inherits = ["_slurm"]
+  target   = "slurm-client"
+  tags     = tags("slurm-client")
+  labels = merge(release_labels(), labels("slurm-client", "Slurm's commands with munge, to speak to a cluster", SLURM_LICENSES))
+}
+
+target "slurm-single-node" {
+  inherits = ["_slurm"]
+  target   = "slurm-single-node"
+  tags     = tags("slurm-single-node")
+  labels = merge(release_labels(), labels("slurm-single-node", "A whole Slurm cluster: munge, slurmctld, slurmd, slurmdbd on MariaDB, slurmrestd", "${SLURM_LICENSES} AND GPL-2.0-only"))
+}
+
+target "slurm-dev" {
+  inherits = ["_slurm"]
+  target   = "slurm-dev"
+  tags     = tags("slurm-dev")
+  labels = merge(release_labels(), labels("slurm-dev", "Slurm with headers, libslurm and compilers, to build SPANK plugins and PySlurm", SLURM_LICENSES))
+}

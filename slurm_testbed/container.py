@@ -1,0 +1,366 @@
+"""A whole cluster in one container: the substrate, and `SlurmContainer` over it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import secrets
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+from docker.models.networks import Network
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+from slurm_testbed import engine
+from slurm_testbed.errors import EngineError, NotReadyError, SlurmTestbedError, UsageError
+from slurm_testbed.images import image_name
+from slurm_testbed.keys import ClusterKeys
+from slurm_testbed.readiness import Timeline
+from slurm_testbed.releases import Releases
+from slurm_testbed.slurm import REST_PORT, Slurm
+from slurm_testbed.substrate import Attach, Facts, Host
+
+
+#: Capabilities that jobs need to be held in cgroups, by the host's cgroup version, and why:
+#: SYS_ADMIN remounts the container's own cgroup tree writable, SYS_NICE binds other users' processes to cores.
+CGROUP_CAPABILITIES = ("SYS_ADMIN", "SYS_NICE")
+
+_SERVICES = "/run/slurm-testbed/services"
+#: Everybody may remove a file there whose random name they know; nobody may list it.
+_STDIN = "/run/slurm-testbed/stdin"
+
+
+class _Started(DockerContainer):
+    """A container of testcontainers, without Ryuk where its image is not at hand: we clean up by our labels."""
+
+    def start(self) -> Self:
+        before = testcontainers_config.ryuk_disabled
+        testcontainers_config.ryuk_disabled = before or not self._has_ryuk()
+        try:
+            return super().start()
+        finally:
+            testcontainers_config.ryuk_disabled = before
+
+    def _has_ryuk(self) -> bool:
+        try:
+            self.get_docker_client().client.images.get(testcontainers_config.ryuk_image)
+        except docker.errors.ImageNotFound:
+            return False
+        return True
+
+
+class ContainerSubstrate:
+    """A single container that carries every daemon.
+
+    Args:
+        container: a running container of slurm-single-node.
+        host: at which name or address the engine publishes ports.
+    """
+
+    def __init__(self, container: Container, *, host: str = "127.0.0.1") -> None:
+        self.container = container
+        self._host = host
+        self._cgroup: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The container's name, which is its host name too."""
+        return cast(str, self.container.name)
+
+    def hosts(self) -> Sequence[Host]:
+        """The one host with all daemons."""
+        daemons = {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmrestd"}
+        return [Host(self.name, frozenset(daemons))]
+
+    def exec(
+        self,
+        host: str,  # noqa: ARG002  # there is only one
+        argv: Sequence[str],
+        *,
+        user: str = "root",
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the container; standard input goes through a file, so that any engine can do it."""
+        command = list(argv)
+        if stdin is not None:
+            path = f"{_STDIN}/{secrets.token_hex(8)}"
+            self.put(self.name, {path: stdin.encode() if isinstance(stdin, str) else stdin}, mode=0o644)
+            command = ["sh", "-c", 'exec < "$0"; rm -f "$0" 2> /dev/null; exec "$@"', path, *command]
+        environment = {"USER": user, "LOGNAME": user, **(env or {})}
+        try:
+            code, (out, err) = self.container.exec_run(
+                command, user=user, demux=True, environment=environment, workdir=workdir
+            )
+        except docker.errors.APIError as error:
+            raise EngineError(
+                f"the engine did not run {argv[0]} in {self.name}: {error.explanation or error}",
+                hint=self._why_gone(),
+            ) from error
+        text = [(part or b"").decode(errors="replace") for part in (out, err)]
+        return subprocess.CompletedProcess(list(argv), code, *text)
+
+    def _why_gone(self) -> str:
+        with contextlib.suppress(docker.errors.APIError):
+            self.container.reload()
+            if self.container.status != "running":
+                return f"the container is {self.container.status}; its log ends:\n{self.logs(self.name)[-2000:]}"
+        return ""
+
+    def put(self, host: str, files: Mapping[str, bytes], *, mode: int = 0o644, owner: str = "root") -> None:
+        """Write files into the container; a change of owner comes last, so that nobody reads a key in between."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for path, data in files.items():
+                member = tarfile.TarInfo(str(PurePosixPath(path).relative_to("/")))
+                member.size, member.mode, member.mtime = len(data), mode, int(time.time())
+                archive.addfile(member, io.BytesIO(data))
+        if not self.container.put_archive("/", buffer.getvalue()):
+            raise EngineError(f"the engine did not copy {', '.join(files)} into {self.name}")
+        if owner != "root":
+            self.exec(host, ["chown", owner, *files])
+
+    def logs(self, host: str, daemon: str | None = None) -> str:
+        """A daemon's log file, or the container's own log."""
+        if daemon is None:
+            return cast(bytes, self.container.logs()).decode(errors="replace")
+        files = "/var/log/munge/munged.log" if daemon == "munged" else f"/var/log/slurm/{daemon}*.log"
+        return self.exec(host, ["sh", "-c", f"cat {files}"]).stdout
+
+    def attach(self, host: str) -> Attach:  # noqa: ARG002  # there is only one
+        """Through the docker command, which speaks to the same engine."""
+        program = shutil.which("docker")
+        if program is None:
+            raise EngineError("on_path needs the docker command", hint="install docker-cli")
+        env = {name: value for name, value in engine.environment().items() if name.startswith("DOCKER_")}
+        return Attach((program, "exec"), self.name, env)
+
+    def endpoint(self, role: str, port: int) -> tuple[str, int]:
+        """Where the caller reaches a port that the container publishes."""
+        self.container.reload()
+        bindings = self.container.ports.get(f"{port}/tcp")
+        if not bindings:
+            raise UsageError(f"port {port} of {role} is not published by {self.name}")
+        return self._host, int(bindings[0]["HostPort"])
+
+    def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
+        """Stop, start or kill a daemon by its supervisor, s6; all slurmd of the container are one daemon here."""
+        flags = {"stop": "-wD -d", "start": "-wu -u", "kill": "-wr -k"}[action]
+        done = self.exec(host, ["sh", "-c", f"cd {_SERVICES} && s6-svc -T 15000 {flags} {daemon}*"])
+        if done.returncode:
+            raise SlurmTestbedError(
+                f"{daemon} on {host} did not {action} within 15 s: {done.stderr.strip()}",
+                hint=f"its log ends: {self.logs(host, daemon)[-500:]}",
+            )
+
+    def network(self, host: str, action: Literal["cut", "restore"]) -> None:
+        """Disconnect the container from its networks, or connect it again under its name."""
+        client = cast(docker.DockerClient, self.container.client)
+        self.container.reload()
+        if action == "cut":
+            self._networks = list(self.container.attrs["NetworkSettings"]["Networks"])
+            for network in self._networks:
+                client.networks.get(network).disconnect(self.container, force=True)
+        else:
+            for network in self._networks:
+                client.networks.get(network).connect(self.container, aliases=[host])
+
+    def facts(self) -> Facts:
+        """What the container's start said of cgroups."""
+        if self._cgroup is None:
+            conf = self.exec(self.name, ["cat", "/etc/slurm/cgroup.conf"]).stdout
+            self._cgroup = next((v for v in ("v1", "v2") if f"cgroup/{v}" in conf), "none")
+        capabilities = self.container.attrs["HostConfig"]["CapAdd"] or []
+        return Facts("single", cgroup=self._cgroup, capabilities=frozenset(capabilities))
+
+
+class SlurmContainer(Slurm):
+    """A cluster of one container, with any number of nodes, from the image slurm-single-node.
+
+    Args:
+        release: a version or minor release, `24.11.5` or `24.11`; the default release where none is given.
+        nodes: how many compute nodes; each is a slurmd of its own.
+        cpus: processors of each node; the machine's own by default.
+        memory: MiB of each node.
+        accounting: with slurmdbd on MariaDB.
+        cgroups: hold jobs in cgroups: memory, cores and devices are enforced. Needs the capabilities
+            of `CGROUP_CAPABILITIES`.
+        keys: keys to use; by default the cluster makes its own.
+        conf: fragments of slurm.conf by file name; the name of one of ours, e.g. `60-nodes.conf`, replaces it.
+        env: further settings of the image: docs/images.md.
+        share: folders of this machine that the container sees under the same path, for `on_path`.
+        image: an image instead of the one of the release.
+        deadline: seconds until the cluster must be ready.
+        user: who submits where no user is named.
+
+    Raises:
+        EngineError: the image is missing, or the engine refuses.
+        NotReadyError: with the daemons' logs.
+
+    Example:
+        >>> with SlurmContainer("24.11", nodes=2) as slurm:  # doctest: +SKIP
+        ...     slurm.sbatch(wrap="hostname", nodes=2).wait().state
+        'COMPLETED'
+    """
+
+    def __init__(
+        self,
+        release: str | None = None,
+        *,
+        nodes: int = 1,
+        cpus: int | None = None,
+        memory: int | None = None,
+        accounting: bool = True,
+        cgroups: bool = False,
+        keys: ClusterKeys | None = None,
+        conf: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        share: Sequence[str | Path] = (),
+        image: str | None = None,
+        deadline: float = 60,
+        user: str = "alice",
+    ) -> None:
+        if nodes < 1:
+            raise UsageError(f"a cluster has at least one node, not {nodes}")
+        self.image = image or image_name("slurm-single-node", Releases.load().find(release).version)
+        self.keys = keys
+        self.deadline = deadline
+        self.user = user
+        self.name = f"slurm-{secrets.token_hex(4)}"
+        self._conf = dict(conf or {})
+        self._share = [Path(path).resolve() for path in share]
+        self._cgroups = cgroups
+        self._env = {
+            "SLURM_NODES": str(nodes),
+            "SLURM_ACCOUNTING": "yes" if accounting else "no",
+            **({"SLURM_CPUS": str(cpus)} if cpus else {}),
+            **({"SLURM_MEMORY": str(memory)} if memory else {}),
+            **(env or {}),
+        }
+        self._network: Network | None = None
+        self._started: _Started | None = None
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the container and wait until every node is idle."""
+        client = engine.connect()
+        atexit.register(self.stop)
+        try:
+            self._started = self._create(client)
+            self._start_with_files()
+            host = self._started.get_container_host_ip() if _is_remote(client) else "127.0.0.1"
+            super().__init__(ContainerSubstrate(self.container, host=host), user=self.user)
+            self._wait_ready()
+        except docker.errors.ImageNotFound as error:
+            self.stop()
+            raise EngineError(
+                f"there is no image {self.image}", hint="make it: invoke build --release VERSION"
+            ) from error
+        except docker.errors.APIError as error:
+            self.stop()
+            raise EngineError(f"the engine refused to start {self.image}: {error.explanation}") from error
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Remove the container, its volumes and its network; a second call does nothing."""
+        atexit.unregister(self.stop)
+        if self._started is not None:
+            started, self._started = self._started, None
+            with contextlib.suppress(docker.errors.NotFound):
+                started.stop()
+        if self._network is not None:
+            network, self._network = self._network, None
+            with contextlib.suppress(docker.errors.NotFound):
+                network.remove()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def container(self) -> Container:
+        """The running container, as the docker library knows it."""
+        if self._started is None:
+            raise UsageError("this SlurmContainer is not started: use it in a with statement, or call start()")
+        return cast(Container, self._started.get_wrapped_container())
+
+    @property
+    def network_name(self) -> str:
+        """The cluster's own network: a container that joins it reaches the controller by this cluster's name."""
+        if self._network is None:
+            raise UsageError("this SlurmContainer is not started: use it in a with statement, or call start()")
+        return cast(str, self._network.name)
+
+    def timeline(self) -> Timeline:
+        """What took how long at the start."""
+        return Timeline.parse(self.substrate.logs(self.name))
+
+    # --- parts of the start -----------------------------------------------------------------------------
+
+    def _labels(self) -> dict[str, str]:
+        return {engine.LABEL_CLUSTER: self.name, engine.LABEL_OWNER: engine.owner()}
+
+    def _create(self, client: docker.DockerClient) -> _Started:
+        self._network = client.networks.create(self.name, labels=self._labels())
+        started = _Started(self.image).with_name(self.name).with_envs(**self._env)
+        for folder in self._share:
+            started.with_volume_mapping(folder, str(folder), "rw")
+        # testcontainers would publish on every address.
+        publish = "0.0.0.0" if _is_remote(client) else "127.0.0.1"  # noqa: S104  # a remote engine's own address
+        started.ports[f"{REST_PORT}/tcp"] = cast(int, (publish, None))
+        options: dict[str, Any] = {
+            "hostname": self.name,
+            "network": self.name,
+            "labels": self._labels(),
+        }
+        if self._cgroups:
+            options |= {"cap_add": list(CGROUP_CAPABILITIES), "cgroupns": "private"}
+            if "name=apparmor" in " ".join(client.info()["SecurityOptions"] or []):
+                # Docker's profile forbids mounting, which SYS_ADMIN is there for.
+                options["security_opt"] = ["apparmor=unconfined"]
+        return started.with_kwargs(**options)
+
+    def _start_with_files(self) -> None:
+        """Start; keys and fragments are copied in before the first process runs, not mounted: any engine can."""
+        assert self._started is not None
+        if self.keys:
+            self._started.with_copy_into_container(self.keys.munge.data, "/run/secrets/munge.key", 0o400)
+            self._started.with_copy_into_container(self.keys.jwt.data, "/run/secrets/jwt_hs256.key", 0o400)
+        for name, text in self._conf.items():
+            self._started.with_copy_into_container(text.encode(), f"/etc/slurm/slurm.conf.d/{name}", 0o644)
+        self._started.start()
+
+    def _wait_ready(self) -> None:
+        done = self.substrate.exec(self.name, ["slurm-ready", "--wait", str(int(self.deadline))])
+        if done.returncode:
+            raise NotReadyError(
+                f"the cluster in {self.name} to be ready",
+                deadline=self.deadline,
+                last_state=(done.stdout + done.stderr).strip(),
+                log=self.substrate.logs(self.name)[-4000:],
+                hint=f"the image is {self.image}",
+            )
+
+
+def _is_remote(client: docker.DockerClient) -> bool:
+    return not client.api.base_url.startswith(("http+docker://", "http+unix://"))

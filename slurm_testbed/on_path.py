@@ -1,0 +1,155 @@
+"""Slurm's commands on the caller's own PATH: each runs in the cluster, as the caller, in the caller's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from slurm_testbed.errors import CommandError, UsageError
+from slurm_testbed.slurm import Slurm
+
+#: The commands that users and their programs call: https://slurm.schedmd.com/man_index.html
+COMMANDS = (
+    "sacct sacctmgr salloc sattach sbatch sbcast scancel scontrol sdiag sinfo sprio squeue sreport srun sshare "
+    "sstat strigger"
+).split()
+
+#: Variables that describe the caller's machine and would break a command in the cluster.
+LOCAL_VARIABLES = (
+    "HOME HOSTNAME LD_LIBRARY_PATH LD_PRELOAD OLDPWD PATH PWD PYTHONHOME PYTHONPATH SHELL SHLVL TMPDIR VIRTUAL_ENV _"
+).split()
+
+#: A folder that the container does not share is copied around each command; more than this is a mistake.
+COPY_LIMIT_MIB = 64
+
+# The value of a variable never stands in an argument list, where other users would see it: --env NAME takes
+# it from the environment. The command runs beside us, so that a signal can be passed on to it.
+_SCRIPT = r"""#!/bin/sh
+# A command of Slurm, run in the cluster as the caller in the caller's folder. Written by slurm_testbed.on_path.
+set -u
+command=$(basename "$0") root={root} pid={pids}/$$
+{exports}
+case "$PWD/" in "$root"/*) ;; *)
+  echo "$command: the cluster sees $root and what is below; this is $PWD. Call on_path() for this folder." >&2; exit 1 ;;
+esac
+{copy_in}
+names=$(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' | grep -vxE '{local}' | sed 's/^/--env /')
+tty=; if [ -t 0 ] && [ -t 1 ]; then tty=--tty; fi
+pass_on() {{ {exec_root} sh -c 'kill -s "$0" "$(cat "$1")"' "$1" "$pid"; }}
+trap 'pass_on INT' INT; trap 'pass_on TERM' TERM
+exec 3<&0
+# shellcheck disable=SC2086 # options are words
+{exec_user} $tty $names {target} sh -c 'echo $$ > "$0"; exec "$@"' "$pid" "$command" "$@" <&3 &
+child=$!
+wait "$child"; status=$?
+while kill -0 "$child" 2> /dev/null; do wait "$child"; status=$?; done
+{copy_out}
+exit $status
+"""
+
+
+@contextlib.contextmanager
+def commands_on_path(slurm: Slurm, workdir: Path) -> Iterator[Path]:
+    """Put Slurm's commands first on this process's PATH; yields the folder in which they stand.
+
+    Args:
+        slurm: the cluster.
+        workdir: the folder in which, or below which, the commands are called. If the cluster was started with it
+            in `share`, both see the same files; else it is copied in before each command and back after it.
+
+    Raises:
+        UsageError: the folder is missing, or too large to be copied.
+    """
+    root = workdir.resolve()
+    if not root.is_dir():
+        raise UsageError(f"{workdir} is no folder", hint="make it first")
+    shared = _is_shared(slurm, root)
+    if not shared:
+        _check_size(root)
+    _ensure_user(slurm)
+    folder = Path(tempfile.mkdtemp(prefix="slurm-testbed-bin-"))
+    script = _script(slurm, root, shared=shared)
+    for name in COMMANDS:
+        path = folder / name
+        path.write_text(script)
+        path.chmod(0o755)
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
+    try:
+        yield folder
+    finally:
+        os.environ["PATH"] = before
+        shutil.rmtree(folder)
+        if not shared:
+            _copy_back(slurm, root)
+
+
+def _script(slurm: Slurm, root: Path, *, shared: bool) -> str:
+    host = slurm.controller
+    attach = slurm.substrate.attach(host)
+    user = [f"--user={os.getuid()}:{os.getgid()}", "--interactive"]
+    as_root = shlex.join([*attach.command, attach.target])
+    quoted = shlex.quote(str(root))
+    tar = f"tar -C {quoted}"
+    return _SCRIPT.format(
+        root=quoted,
+        pids="/run/slurm-testbed/stdin",
+        exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in attach.env.items()),
+        local="|".join(LOCAL_VARIABLES),
+        exec_root=as_root,
+        exec_user=shlex.join([*attach.command, *user]) + ' --workdir="$PWD"',
+        target=shlex.quote(attach.target),
+        copy_in=""
+        if shared
+        else f"{tar} -cf - . | {shlex.join([*attach.command, '--interactive', attach.target])} "
+        f"sh -c 'mkdir -p \"$0\" && tar -C \"$0\" -xf -' {quoted}",
+        copy_out="" if shared else f"{as_root} {tar} -cf - . | {tar} -xf -",
+    )
+
+
+def _is_shared(slurm: Slurm, root: Path) -> bool:
+    with tempfile.NamedTemporaryFile(dir=root, prefix=".slurm-testbed-") as probe:
+        return slurm.run(["test", "-e", probe.name], check=False).returncode == 0
+
+
+def _check_size(root: Path) -> None:
+    size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file())
+    if size > COPY_LIMIT_MIB * 2**20:
+        raise UsageError(
+            f"{root} has {size / 2**20:.0f} MiB, too much to copy around each command",
+            hint=f'start the cluster with share=["{root}"], then both see the same files',
+        )
+
+
+def _copy_back(slurm: Slurm, root: Path) -> None:
+    """What jobs wrote after the last command."""
+    import subprocess
+
+    attach = slurm.substrate.attach(slurm.controller)
+    pack = [*attach.command, attach.target, "tar", "-C", str(root), "-cf", "-", "."]
+    env = {**os.environ, **attach.env}
+    packed = subprocess.run(pack, env=env, capture_output=True, check=False)
+    if packed.returncode == 0:
+        subprocess.run(["tar", "-C", str(root), "-xf", "-"], input=packed.stdout, check=True)
+
+
+def _ensure_user(slurm: Slurm) -> None:
+    """The caller's uid needs a name in the cluster: slurmctld refuses jobs of a uid that it cannot look up."""
+    uid, gid = os.getuid(), os.getgid()
+    for host in slurm.substrate.hosts():
+        if slurm.run(["getent", "passwd", str(uid)], host=host.name, check=False).returncode:
+            name = pwd.getpwuid(uid).pw_name
+            if slurm.run(["getent", "passwd", name], host=host.name, check=False).returncode == 0:
+                name = f"{name}-{secrets.token_hex(2)}"
+            script = 'getent group "$1" || groupadd --gid "$1" "$2"; useradd --create-home --uid "$0" --gid "$1" "$2"'
+            slurm.run(["sh", "-c", script, str(uid), str(gid), name], host=host.name)
+    name = slurm.run(["id", "--name", "--user", str(uid)]).stdout.strip()
+    with contextlib.suppress(CommandError):  # a cluster without accounting has no associations
+        slurm.run(["sacctmgr", "--immediate", "add", "user", name, "Account=research"])

@@ -1,0 +1,135 @@
+"""The pytest plugin: a running cluster as the fixture `slurm`, for every release that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from slurm_testbed import engine
+from slurm_testbed.container import SlurmContainer
+from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed.evidence import collect
+from slurm_testbed.keys import ClusterKeys
+from slurm_testbed.on_path import commands_on_path
+from slurm_testbed.releases import Release, Releases
+from slurm_testbed.slurm import Slurm
+
+_CLUSTER = pytest.StashKey[Slurm]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options `--slurm-release`, `--slurm-on` and `--slurm-on-path`."""
+    group = parser.getgroup("slurm", "Slurm Testbed")
+    group.addoption(
+        "--slurm-release",
+        default="",
+        metavar="LIST",
+        help="releases on which tests with the fixture slurm run, e.g. 22.05,24.11; the default one if not given",
+    )
+    group.addoption("--slurm-on", default="single", choices=["single"], help="what carries the clusters")
+    group.addoption(
+        "--slurm-on-path",
+        action="store_true",
+        help="put sbatch, squeue, sacct and the others on the PATH of the tests, for suites that call them",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, and remove what dead processes left behind."""
+    config.addinivalue_line("markers", "requires(ability, ...): what the Slurm release must be able to do")
+    try:
+        config.stash[_RELEASES] = _asked_for(config)
+    except SlurmTestbedError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+_RELEASES = pytest.StashKey[list[Release]]()
+
+
+def _asked_for(config: pytest.Config) -> list[Release]:
+    known = Releases.load()
+    names = [name for name in config.getoption("slurm_release").split(",") if name]
+    return [known.find(name) for name in names] or [known.find(None)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that uses a cluster once per release that was asked for."""
+    if "slurm_release" in metafunc.fixturenames:
+        releases = metafunc.config.stash[_RELEASES]
+        ids = [release.minor for release in releases]
+        metafunc.parametrize("slurm_release", releases, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def slurm_release(request: pytest.FixtureRequest) -> Release:
+    """The release of this run of the test."""
+    return cast(Release, request.param)
+
+
+@pytest.fixture(scope="session")
+def slurm_keys() -> ClusterKeys:
+    """The munge and JWT keys of this suite, made for it."""
+    return ClusterKeys.generate()
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(slurm_release: Release, slurm_keys: ClusterKeys, pytestconfig: pytest.Config) -> Iterator[Slurm]:
+    """One cluster per release and worker, for the whole session."""
+    engine.sweep(engine.ensure())
+    share: list[Path] = [pytestconfig.rootpath] if pytestconfig.getoption("slurm_on_path") else []
+    with SlurmContainer(slurm_release.version, keys=slurm_keys, share=share) as cluster:
+        if pytestconfig.getoption("slurm_on_path"):
+            with commands_on_path(cluster, pytestconfig.rootpath):
+                yield cluster
+        else:
+            yield cluster
+
+
+@pytest.fixture
+def slurm(request: pytest.FixtureRequest, slurm_cluster: Slurm, slurm_release: Release) -> Slurm:
+    """An idle cluster without jobs: the session's own, emptied.
+
+    Example:
+        def test_job_completes(slurm):
+            assert slurm.sbatch(wrap="hostname").wait().state == "COMPLETED"
+    """
+    note_cluster(request, slurm_cluster, slurm_release)
+    slurm_cluster.reset()
+    return slurm_cluster
+
+
+@pytest.fixture(autouse=True)
+def _slurm_requirements(request: pytest.FixtureRequest) -> None:
+    """Skip a test that the release cannot pass, and say what it lacks; with `--slurm-on-path` bring the cluster."""
+    if request.config.getoption("slurm_on_path") and "slurm_release" in request.fixturenames:
+        request.getfixturevalue("slurm_cluster")
+    marks = list(request.node.iter_markers("requires"))
+    if not marks:
+        return
+    release = request.getfixturevalue("slurm_release")
+    for ability in (ability for mark in marks for ability in mark.args):
+        if not release.has(ability):
+            request.node.user_properties.append(("slurm_lacks", ability))
+            pytest.skip(f"not checkable here because Slurm {release.version} has no {ability}")
+
+
+def note_cluster(request: pytest.FixtureRequest, cluster: Slurm, release: Release) -> None:
+    """Record on the test which release on which substrate it ran on, and keep the cluster at hand for evidence."""
+    request.node.user_properties += [
+        ("slurm_release", release.version),
+        ("slurm_on", cluster.substrate.facts().kind),
+    ]
+    request.node.stash[_CLUSTER] = cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the daemons' logs to the report of a test that failed."""
+    report = yield
+    cluster = item.stash.get(_CLUSTER, None)
+    if report.failed and report.when == "call" and cluster is not None:
+        report.sections += collect(cluster)
+    return report

@@ -1,0 +1,386 @@
+"""A running Slurm cluster, as its users and tests speak to it, whatever carries it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, TypeVar
+
+from slurm_testbed.errors import CommandError, UsageError
+from slurm_testbed.readiness import wait_until
+from slurm_testbed.rest import Rest
+from slurm_testbed.substrate import Substrate
+
+if TYPE_CHECKING:
+    from slurm_testbed.doctor import Diagnosis
+
+T = TypeVar("T")
+
+#: States in which a job is over: squeue(1), JOB STATE CODES.
+FINAL_STATES = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+)
+
+#: Port of slurmrestd inside its host.
+REST_PORT = 6820
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What slurmctld knows of one job or array task: scontrol(1), show job.
+
+    Attributes:
+        id: the job id.
+        state: for instance `RUNNING` or `COMPLETED`.
+        reason: why it waits or ended, `None` where there is none.
+        exit_code: exit status of the script.
+        signal: signal that ended it, 0 where none did.
+        nodes: host list expression of its nodes.
+        fields: every field of `scontrol show job`.
+    """
+
+    id: int
+    state: str
+    reason: str
+    exit_code: int
+    signal: int
+    nodes: str
+    fields: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, line: str) -> JobRecord:
+        """Read one line of `scontrol --oneliner show job`.
+
+        Example:
+            >>> JobRecord.parse("JobId=7 JobName=a b JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0").exit_code
+            3
+        """
+        fields = parse_fields(line)
+        exit_code, _, signal = fields.get("ExitCode", "0:0").partition(":")
+        return cls(
+            id=int(fields["JobId"]),
+            state=fields.get("JobState", ""),
+            reason=fields.get("Reason", "None"),
+            exit_code=int(exit_code),
+            signal=int(signal or 0),
+            nodes=fields.get("NodeList", ""),
+            fields=fields,
+        )
+
+
+def parse_fields(line: str) -> dict[str, str]:
+    """Split `Key=value Key=value`, as scontrol prints it, where values may hold blanks.
+
+    Example:
+        >>> parse_fields("JobId=7 JobName=two words TRES=cpu=1,mem=100M")
+        {'JobId': '7', 'JobName': 'two words', 'TRES': 'cpu=1,mem=100M'}
+    """
+    return dict(re.findall(r"([A-Z][\w:/]*)=(.*?)(?=\s+[A-Z][\w:/]*=|\s*$)", line))
+
+
+class Job:
+    """A job that was submitted: ask for its state, wait for it, read its output, cancel it."""
+
+    def __init__(self, slurm: Slurm, job_id: int) -> None:
+        self._slurm = slurm
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    def records(self) -> list[JobRecord]:
+        """One record per array task or component, a single one for an ordinary job."""
+        answer = self._slurm.run(["scontrol", "--oneliner", "show", "job", str(self.id)])
+        return [JobRecord.parse(line) for line in answer.stdout.splitlines() if line.strip()]
+
+    def record(self) -> JobRecord:
+        """The job's record; the first one of an array."""
+        return self.records()[0]
+
+    @property
+    def state(self) -> str:
+        """The job's state now."""
+        return self.record().state
+
+    def wait(self, deadline: float = 60, *, until: frozenset[str] | set[str] = FINAL_STATES) -> JobRecord:
+        """Wait until every task of the job is in one of the states, by default a final one.
+
+        Args:
+            deadline: seconds.
+            until: states to wait for, e.g. `{"RUNNING"}`; a final state ends the wait as well.
+
+        Raises:
+            NotReadyError: with the job's last state and reason, and the controller's log.
+
+        Example:
+            >>> slurm.sbatch(wrap="exit 3").wait().exit_code  # doctest: +SKIP
+            3
+        """
+        seen: list[JobRecord] = []
+
+        def over() -> JobRecord | None:
+            seen[:] = self.records()
+            return seen[0] if all(record.state in FINAL_STATES | until for record in seen) else None
+
+        return self._slurm.wait_until(
+            over,
+            f"job {self.id} to be {' or '.join(sorted(until)) if until != FINAL_STATES else 'over'}",
+            deadline=deadline,
+            state=lambda: ", ".join(sorted({f"{r.state} ({r.reason})" for r in seen})),
+        )
+
+    def output(self) -> str:
+        """What the job's script wrote to its output file, read on the job's first node."""
+        record = self.record()
+        return self._slurm.read(record.fields["StdOut"], host=self._slurm.host_of_node(record.nodes))
+
+    def cancel(self) -> None:
+        """Cancel the job: scancel(1)."""
+        self._slurm.run(["scancel", str(self.id)])
+
+
+class Slurm:
+    """A running cluster; knows only a substrate.
+
+    Args:
+        substrate: what carries the cluster.
+        user: who submits where no user is named.
+    """
+
+    def __init__(self, substrate: Substrate, *, user: str = "alice") -> None:
+        self.substrate = substrate
+        self.user = user
+
+    @property
+    def controller(self) -> str:
+        """The host that runs slurmctld."""
+        return next(host.name for host in self.substrate.hosts() if "slurmctld" in host.daemons)
+
+    def host_of_node(self, nodes: str) -> str:
+        """The host that carries the first node of a host list expression, the controller where none does."""
+        names = [host.name for host in self.substrate.hosts()]
+        first = nodes.split(",")[0]
+        return first if first in names else self.controller
+
+    # --- commands ---------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "root",
+        host: str | None = None,
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        check: bool = True,
+    ) -> CompletedProcess[str]:
+        """Run a command on a host of the cluster, by default on the controller's as root.
+
+        Raises:
+            CommandError: with the command's own text, when its exit status is not zero and `check` is set.
+
+        Example:
+            >>> slurm.run(["sinfo", "--noheader", "--format=%T"]).stdout  # doctest: +SKIP
+            'idle\\n'
+        """
+        done = self.substrate.exec(
+            host or self.controller, list(argv), user=user, stdin=stdin, env=env, workdir=workdir
+        )
+        if check and done.returncode:
+            raise CommandError(argv, done.returncode, done.stdout, done.stderr)
+        return done
+
+    def read(self, path: str, *, host: str | None = None) -> str:
+        """The text of a file on a host."""
+        return self.run(["cat", path], host=host).stdout
+
+    def sbatch(
+        self,
+        *,
+        wrap: str | None = None,
+        script: str | None = None,
+        path: str | Path | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        **options: str | int | bool | None,
+    ) -> Job:
+        """Submit a batch job: sbatch(1).
+
+        Args:
+            wrap: a shell command, or
+            script: the text of a batch script, or
+            path: a batch script on the caller's machine.
+            user: who submits.
+            env: variables that the job sees besides its own.
+            workdir: folder on the submitting host; the user's home by default.
+            options: long options of sbatch: `nodes=2`, `cpus_per_task=4`, `hold=True`.
+
+        Raises:
+            CommandError: with sbatch's own text.
+
+        Example:
+            >>> slurm.sbatch(wrap="hostname", nodes=2, user="alice")  # doctest: +SKIP
+            <Job 1>
+        """
+        if sum(source is not None for source in (wrap, script, path)) != 1:
+            raise UsageError("sbatch takes exactly one of wrap, script and path")
+        text = Path(path).read_text() if path is not None else script
+        argv = ["sbatch", "--parsable", *_long_options(options)]
+        if wrap is not None:
+            argv.append(f"--wrap={wrap}")
+        user = user or self.user
+        done = self.run(argv, user=user, stdin=text, env=env, workdir=workdir or self.home(user))
+        return Job(self, int(done.stdout.strip().split(";")[0]))
+
+    def srun(self, *argv: str, user: str | None = None, **options: str | int | bool | None) -> str:
+        """Run a command as a job and return what it printed: srun(1).
+
+        Example:
+            >>> slurm.srun("hostname", nodes=1)  # doctest: +SKIP
+            'slurm\\n'
+        """
+        user = user or self.user
+        return self.run(["srun", *_long_options(options), *argv], user=user, workdir=self.home(user)).stdout
+
+    def home(self, user: str) -> str:
+        """A user's home folder inside the cluster."""
+        return "/root" if user == "root" else f"/home/{user}"
+
+    def job(self, job_id: int) -> Job:
+        """A job by its id."""
+        return Job(self, job_id)
+
+    def nodes(self) -> dict[str, dict[str, str]]:
+        """Every node with the fields of `scontrol show node`."""
+        lines = self.run(["scontrol", "--oneliner", "show", "node"]).stdout.splitlines()
+        records = [parse_fields(line) for line in lines if line.strip()]
+        return {record["NodeName"]: record for record in records}
+
+    def sacct(self, *arguments: str, user: str = "root") -> list[dict[str, str]]:
+        """Accounting records as dictionaries by column: sacct(1).
+
+        Example:
+            >>> slurm.sacct("--jobs=1", "--format=JobID,State")  # doctest: +SKIP
+            [{'JobID': '1', 'State': 'COMPLETED'}, {'JobID': '1.batch', 'State': 'COMPLETED'}]
+        """
+        text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
+        return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))
+
+    def queue(self) -> list[int]:
+        """Ids of all jobs that are not over."""
+        text = self.run(["squeue", "--noheader", "--all", "--format=%A"]).stdout
+        return sorted({int(word) for word in text.split()})
+
+    # --- slurmrestd -------------------------------------------------------------------------------------
+
+    def token(self, user: str | None = None, *, lifespan: int = 3600) -> str:
+        """A JWT of a user, made by `scontrol token`.
+
+        Args:
+            user: whose token.
+            lifespan: seconds.
+        """
+        answer = self.run(["scontrol", "token", f"username={user or self.user}", f"lifespan={lifespan}"])
+        return answer.stdout.strip().removeprefix("SLURM_JWT=")
+
+    def rest_url(self) -> str:
+        """Where the caller reaches slurmrestd."""
+        host, port = self.substrate.endpoint("slurmrestd", REST_PORT)
+        return f"http://{host}:{port}"
+
+    def rest(self, user: str | None = None, *, version: str | None = None) -> Rest:
+        """A client of slurmrestd with a fresh token of the user.
+
+        Example:
+            >>> slurm.rest(user="alice").get("ping")["pings"]  # doctest: +SKIP
+            [{'hostname': 'slurm', 'pinged': 'UP', ...}]
+        """
+        user = user or self.user
+        return Rest(self.rest_url(), user, self.token(user), version=version)
+
+    # --- state ------------------------------------------------------------------------------------------
+
+    def wait_until(
+        self,
+        condition: Callable[[], T | None],
+        awaited: str,
+        *,
+        deadline: float = 30,
+        state: Callable[[], str] | None = None,
+    ) -> T:
+        """Wait for a condition; the deadline grows with the substrate's slowness.
+
+        Raises:
+            NotReadyError: with the tail of slurmctld's log.
+        """
+        return wait_until(
+            condition,
+            awaited,
+            deadline=deadline,
+            speed=self.substrate.facts().speed,
+            state=state,
+            log=lambda: self.substrate.logs(self.controller, "slurmctld"),
+            hint="squeue and sinfo --list-reasons on the controller say more",
+        )
+
+    def wait_idle(self, deadline: float = 30) -> None:
+        """Wait until no job is left and every node is idle."""
+
+        def idle() -> bool:
+            return not self.queue() and all(node["State"] == "IDLE" for node in self.nodes().values())
+
+        self.wait_until(
+            idle,
+            "an empty queue and idle nodes",
+            deadline=deadline,
+            state=lambda: f"jobs {self.queue()}, nodes {({n: f['State'] for n, f in self.nodes().items()})}",
+        )
+
+    def reset(self) -> None:
+        """Cancel every job, drop reservations and resume nodes, so that the next test finds an idle cluster."""
+        script = """
+            squeue --noheader --all --format=%A | sort -u | xargs --no-run-if-empty scancel --quiet
+            scontrol --oneliner show reservation | sed --quiet 's/^ReservationName=\\([^ ]*\\).*/\\1/p' |
+              while read -r name; do scontrol delete "ReservationName=$name"; done
+            sinfo --noheader --Node --states=drain,down,fail --format=%N | sort -u |
+              while read -r node; do scontrol update "NodeName=$node" State=RESUME; done
+        """
+        self.run(["bash", "-c", script])
+        self.wait_idle()
+
+    def on_path(self, workdir: str | Path) -> AbstractContextManager[Path]:
+        """Put sbatch, squeue, sinfo and the others on this process's PATH, as the caller, in the caller's folder.
+
+        Args:
+            workdir: a folder; commands run in it or below see it inside the cluster under the same path.
+
+        Example:
+            >>> with slurm.on_path(workdir):  # doctest: +SKIP
+            ...     subprocess.run(["sbatch", "--wait", "job.sh"], check=True)
+        """
+        from slurm_testbed.on_path import commands_on_path
+
+        return commands_on_path(self, Path(workdir))
+
+    def diagnose(self) -> Diagnosis:
+        """Look at daemons, keys and logs, and name what is wrong: see slurm_testbed.doctor."""
+        from slurm_testbed.doctor import diagnose
+
+        return diagnose(self)
+
+
+def _long_options(options: Mapping[str, str | int | bool | None]) -> Iterator[str]:
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            yield option
+        elif value is not None and value is not False:
+            yield f"{option}={value}"
