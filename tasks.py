@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,15 @@ from rich.console import Console
 from rich.table import Table
 
 from slurm_testbed import engine as engines
-from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed import faults
+from slurm_testbed.container import ContainerSubstrate, SlurmContainer, running
+from slurm_testbed.data import is_checkout
+from slurm_testbed.doctor import diagnose_text, munge_keys
+from slurm_testbed.errors import SlurmTestbedError, UsageError
+from slurm_testbed.images import build as build_images
+from slurm_testbed.images import exists, image_name, remove_base
+from slurm_testbed.releases import Releases, generate
+from slurm_testbed.slurm import Slurm
 
 ROOT = Path(__file__).resolve().parent
 #: Where the caller of ./inv stood; relative paths in arguments are meant from there.
@@ -75,7 +85,112 @@ def engine(_: Context, stop: bool = False) -> None:
 # --- build -----------------------------------------------------------------------------------------------
 
 
+@task(
+    iterable=["image", "release"],
+    help={
+        "image": "an image to build, e.g. slurm-dev; may be given several times",
+        "release": "a release or minor release, e.g. 24.11; may be given several times",
+        "all-releases": "build every release of releases.yaml; one whose source cannot be had is skipped",
+        "source": "a tarball or checkout of Slurm to build; its META names the version",
+        "base": "the base image; `bootstrap` makes one anew from Debian's packages",
+    },
+)
+def build(
+    _: Context,
+    image: list[str],
+    release: list[str],
+    all_releases: bool = False,
+    source: str = "",
+    base: str = "",
+) -> None:
+    """
+    Build the images from source: by default slurm-client and slurm-single-node of the default release.
+
+    Example: invoke build --image slurm-single-node --release 22.05 --release 24.11
+    """
+    if all_releases and (release or source):
+        raise UsageError("--all-releases builds every release: leave out --release and --source")
+    for path in generate() if is_checkout() else []:
+        print(f"wrote {path}, from releases.yaml")
+    known = Releases.load()
+    wanted = known.all if all_releases else [known.find(name) for name in release]
+    engines.ensure()
+    built = build_images(
+        image,
+        wanted,
+        source=CALLER / Path(source).expanduser() if source else None,
+        base=base or None,
+        skip_unavailable=all_releases,
+    )
+    table = Table("image", "also", "MB", "s", box=None, pad_edge=False)
+    for made in built:
+        also = ", ".join(tag.rpartition(":")[2] for tag in made.tags[1:])
+        table.add_row(made.name, also, f"{made.size / 1e6:.0f}", f"{made.seconds:.1f}")
+    Console().print(table)
+
+
 # --- test, check, rows, matrix ---------------------------------------------------------------------------
+
+
+def _built_releases(client: Any) -> list[str]:
+    """The releases whose images are there, the default one first; says which are not."""
+    known = Releases.load()
+    default = known.default()[0]
+    built = []
+    for release in [default, *(other for other in known.all if other != default)]:
+        if exists(client, image_name("slurm-single-node", release)):
+            built.append(release.version)
+        else:
+            print(f"not tested: Slurm {release.version} is not built; invoke build --release {release.minor}")
+    if not built:
+        raise SlurmTestbedError("no release is built", hint="invoke build test")
+    return built
+
+
+@task(
+    help={
+        "release": "which releases, e.g. 22.05,24.11; all that are built if not given",
+        "workers": "how many tests at once; as many as processors if not given",
+    }
+)
+def test(context: Context, release: str = "", workers: str = "auto") -> None:
+    """
+    Run the tests on real clusters of every release that is built.
+
+    What follows `--` goes to pytest.
+
+    Example: invoke test --release 24.11 -- tests/rest -k token
+    """
+    client = engines.ensure()
+    releases = release or ",".join(_built_releases(client))
+    argv = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=worksteal"]
+    argv += [f"--slurm-release={releases}", *shlex.split(context.remainder)]
+    try:
+        code = subprocess.run(argv, cwd=ROOT, env=engines.environment(), check=False).returncode
+    finally:
+        engines.sweep(client)
+    if code:
+        raise Exit(code=code)
+
+
+@task(
+    help={
+        "section": "one section of the checklist by its letter: U, H, C, M, O, V",
+        "unproved": "only what is not proved",
+        "json": "as JSON",
+    }
+)
+def rows(_: Context, section: str = "", unproved: bool = False, json: bool = False) -> None:
+    """
+    Print the checklist clause by clause: the tests that prove each, their last results, what is unproved.
+
+    Example: invoke rows --section C --unproved
+    """
+    from fixtures.rows import show
+
+    code = show(Console(), section=section or None, unproved_only=unproved, as_json=json)
+    if code:
+        raise Exit(code=code)
 
 
 def _shell_scripts() -> list[str]:
@@ -138,7 +253,162 @@ def check(_: Context, only: str = "") -> None:
 # --- up, down, status, logs, shell -----------------------------------------------------------------------
 
 
+def _up_cluster() -> Slurm:
+    found = running(engines.connect(), owner=engines.UP_OWNER)
+    if not found:
+        raise SlurmTestbedError("no cluster of `invoke up` runs here", hint="start one: invoke up")
+    return found[0]
+
+
+@task(
+    help={
+        "release": "which release, e.g. 22.05; the default one if not given",
+        "nodes": "how many compute nodes",
+        "cgroups": "hold jobs in cgroups: memory, cores and devices are enforced",
+    }
+)
+def up(_: Context, release: str = "", nodes: int = 1, cgroups: bool = False) -> None:
+    """
+    Start a cluster in one container, run a job on it, and say what to try next.
+
+    It stays until `invoke down`.
+
+    Example: invoke up --release 24.11 --nodes 4
+    """
+    client = engines.ensure()
+    engines.sweep(client)
+    cluster = SlurmContainer(release or None, nodes=nodes, cgroups=cgroups, owner=engines.UP_OWNER)
+    started = time.monotonic()
+    cluster.start()
+    print(f"{cluster.image} is ready after {time.monotonic() - started:.1f} s as {cluster.name}\n")
+    print(f"$ sinfo\n{cluster.run(['sinfo']).stdout}")
+    job = cluster.sbatch(wrap="srun hostname && srun id", nodes=nodes)
+    print(f'$ sbatch --nodes={nodes} --wrap "srun hostname && srun id"\nSubmitted batch job {job.id}')
+    record = job.wait()
+    print(f"\nJob {job.id} is {record.state}; its output:\n{job.output()}")
+    print(
+        "Try next:\n"
+        "  ./inv shell                     a shell of the test user alice: sbatch, squeue, sacct\n"
+        "  ./inv shell --user root         the administrator's: scontrol, sacctmgr\n"
+        f"  curl {cluster.rest_url()}/openapi/v3      slurmrestd; ./inv token makes the token it asks for\n"
+        "  ./inv logs --daemon slurmctld   a daemon's log\n"
+        "  ./inv down                      remove it"
+    )
+
+
+@task()
+def down(_: Context) -> None:
+    """
+    Remove every cluster of ours, also what a crash left behind.
+
+    Example: invoke down
+    """
+    removed = engines.sweep(engines.connect(), everything=True)
+    print("\n".join(f"removed {what}" for what in removed) or "nothing of ours runs")
+
+
+@task()
+def status(_: Context) -> None:
+    """
+    Show the clusters of `invoke up`: nodes, queue, accounting, slurmrestd.
+
+    Example: invoke status
+    """
+    cluster = _up_cluster()
+    for command in (["scontrol", "ping"], ["sinfo"], ["squeue", "--all"]):
+        print(f"$ {' '.join(command)}\n{cluster.run(command, check=False).stdout}")
+    print(f"slurmrestd: {cluster.rest_url()}")
+
+
+@task(help={"daemon": "munged, mariadbd, slurmdbd, slurmctld, slurmd or slurmrestd; the start if not given"})
+def logs(_: Context, daemon: str = "") -> None:
+    """
+    Print a daemon's log, or how the start went.
+
+    Example: invoke logs --daemon slurmctld
+    """
+    cluster = _up_cluster()
+    known = sorted(cluster.substrate.hosts()[0].daemons)
+    if daemon and daemon not in known:
+        raise UsageError(f"no daemon {daemon}; there are {', '.join(known)}")
+    print(cluster.substrate.logs(cluster.controller, daemon or None))
+
+
+@task(help={"user": "alice, bob, carol, dave or root", "command": "a command instead of a shell"})
+def shell(_: Context, user: str = "alice", command: str = "") -> None:
+    """
+    Open a shell in the cluster of `invoke up`, or run a command there.
+
+    Example: invoke shell --user bob --command "sbatch --wrap hostname"
+    """
+    cluster = _up_cluster()
+    attach = cluster.substrate.attach(cluster.controller)
+    terminal = ["--interactive", *(["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else [])]
+    argv = [*attach.command, *terminal, f"--user={user}", f"--workdir={cluster.home(user)}", attach.target]
+    argv += ["bash", "-lc", command] if command else ["bash", "-l"]
+    code = subprocess.run(argv, env={**os.environ, **attach.env}, check=False).returncode
+    if code:
+        raise Exit(code=code)
+
+
+@task(help={"user": "whose token", "lifespan": "seconds"})
+def token(_: Context, user: str = "alice", lifespan: int = 3600) -> None:
+    """
+    Print a token for slurmrestd, as `scontrol token` makes it.
+
+    Example: export $(invoke token)
+    """
+    print(f"SLURM_JWT={_up_cluster().token(user, lifespan=lifespan)}")
+
+
 # --- reproduce, bench, keys ------------------------------------------------------------------------------
+
+
+@task(positional=["fault"], help={"fault": "its name; `list` prints the catalogue", "release": "on which release"})
+def reproduce(_: Context, fault: str, release: str = "") -> None:
+    """
+    Make a fault on purpose: what is done, what Slurm answers, the cause by name, the cure.
+
+    Example: invoke reproduce munge-mismatch --release 22.05
+    """
+    if fault == "list":
+        for known in faults.catalogue():
+            print(f"{known.name}: {known.summary}")
+        return
+    engines.ensure()
+    for step in faults.find(fault).reproduce(release or None):
+        print(f"## {step.title}\n{step.text}\n", flush=True)
+    print(f"{fault}: shown, diagnosed and cured")
+
+
+@task()
+def keys(_: Context) -> None:
+    """
+    Print the fingerprints of the munge keys of our clusters and of what speaks to them; never a key.
+
+    Example: invoke keys
+    """
+    client = engines.connect()
+    found = client.containers.list(filters={"label": engines.LABEL_CLUSTER})
+    hosts = [(ContainerSubstrate(one), str(one.name)) for one in found]
+    for host, fingerprint in munge_keys(hosts).items():
+        print(f"{host}: munge key {fingerprint}")
+    if not found:
+        print("nothing of ours runs")
+
+
+@task(help={"log": "a file with a pasted log or error; - for standard input"})
+def doctor(_: Context, log: str = "") -> None:
+    """
+    Say what is wrong with the cluster of `invoke up`, or with a pasted log.
+
+    Example: invoke doctor --log slurmctld.log
+    """
+    if log:
+        text = sys.stdin.read() if log == "-" else (CALLER / log).read_text()
+        print(diagnose_text(text))
+    else:
+        print(_up_cluster().diagnose())
 
 
 # --- clean -----------------------------------------------------------------------------------------------
@@ -154,8 +424,10 @@ def clean(_: Context, images: bool = False) -> None:
     client = engines.connect()
     removed = engines.sweep(client, everything=True)
     if images:
-        removed += engines.remove_images(client)
+        removed += engines.remove_images(client) + remove_base(client)
     print("\n".join(f"removed {what}" for what in removed) or "nothing of ours is there")
 
 
-ns = Collection(engine, check, clean)
+ns = Collection(
+    engine, build, test, rows, check, up, down, status, logs, shell, token, reproduce, doctor, keys, clean
+)

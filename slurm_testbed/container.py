@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import io
 import secrets
@@ -23,9 +24,9 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
 from slurm_testbed import engine
-from slurm_testbed.errors import EngineError, NotReadyError, SlurmTestbedError, UsageError
+from slurm_testbed.errors import CommandError, EngineError, NotReadyError, SlurmTestbedError, UsageError
 from slurm_testbed.images import image_name
-from slurm_testbed.keys import ClusterKeys
+from slurm_testbed.keys import ClusterKeys, Key
 from slurm_testbed.readiness import Timeline
 from slurm_testbed.releases import Releases
 from slurm_testbed.slurm import REST_PORT, Slurm
@@ -204,6 +205,7 @@ class SlurmContainer(Slurm):
         image: an image instead of the one of the release.
         deadline: seconds until the cluster must be ready.
         user: who submits where no user is named.
+        owner: value of the owner label; by default this process, after whose death a sweep removes the cluster.
 
     Raises:
         EngineError: the image is missing, or the engine refuses.
@@ -231,6 +233,7 @@ class SlurmContainer(Slurm):
         image: str | None = None,
         deadline: float = 60,
         user: str = "alice",
+        owner: str | None = None,
     ) -> None:
         if nodes < 1:
             raise UsageError(f"a cluster has at least one node, not {nodes}")
@@ -242,6 +245,7 @@ class SlurmContainer(Slurm):
         self._conf = dict(conf or {})
         self._share = [Path(path).resolve() for path in share]
         self._cgroups = cgroups
+        self._owner = owner
         self._env = {
             "SLURM_NODES": str(nodes),
             "SLURM_ACCOUNTING": "yes" if accounting else "no",
@@ -257,7 +261,8 @@ class SlurmContainer(Slurm):
     def start(self) -> Self:
         """Start the container and wait until every node is idle."""
         client = engine.connect()
-        atexit.register(self.stop)
+        if self._owner is None:
+            atexit.register(self.stop)
         try:
             self._started = self._create(client)
             self._start_with_files()
@@ -311,6 +316,11 @@ class SlurmContainer(Slurm):
             raise UsageError("this SlurmContainer is not started: use it in a with statement, or call start()")
         return cast(str, self._network.name)
 
+    def munge_key(self) -> bytes:
+        """The cluster's munge key, to give to another host: keep it out of logs."""
+        text = self.run(["base64", "--wrap=0", "/etc/munge/munge.key"]).stdout
+        return base64.b64decode(text)
+
     def timeline(self) -> Timeline:
         """What took how long at the start."""
         return Timeline.parse(self.substrate.logs(self.name))
@@ -318,7 +328,7 @@ class SlurmContainer(Slurm):
     # --- parts of the start -----------------------------------------------------------------------------
 
     def _labels(self) -> dict[str, str]:
-        return {engine.LABEL_CLUSTER: self.name, engine.LABEL_OWNER: engine.owner()}
+        return {engine.LABEL_CLUSTER: self.name, engine.LABEL_OWNER: self._owner or engine.owner()}
 
     def _create(self, client: docker.DockerClient) -> _Started:
         self._network = client.networks.create(self.name, labels=self._labels())
@@ -362,5 +372,93 @@ class SlurmContainer(Slurm):
             )
 
 
+def running(client: docker.DockerClient, *, owner: str) -> list[Slurm]:
+    """The clusters of an owner that run, the newest first.
+
+    Args:
+        client: the engine.
+        owner: value of the owner label.
+    """
+    labels = [engine.LABEL_CLUSTER, f"{engine.LABEL_OWNER}={owner}"]
+    return [Slurm(ContainerSubstrate(found)) for found in client.containers.list(filters={"label": labels})]
+
+
 def _is_remote(client: docker.DockerClient) -> bool:
     return not client.api.base_url.startswith(("http+docker://", "http+unix://"))
+
+
+class SlurmClient:
+    """A container of slurm-client beside a cluster: a host that only has Slurm's commands and munged.
+
+    Args:
+        cluster: the cluster whose controller it speaks to; it joins the cluster's network.
+        munge_key: its munge key; by default the cluster's own.
+        image: an image instead of the cluster's release's.
+        env: further settings of the image: docs/images.md.
+
+    Example:
+        >>> with SlurmContainer("24.11") as slurm, SlurmClient(slurm) as client:  # doctest: +SKIP
+        ...     client.run(["srun", "hostname"], user="alice").stdout
+    """
+
+    def __init__(
+        self,
+        cluster: SlurmContainer,
+        *,
+        munge_key: Key | None = None,
+        image: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.image = image or cluster.image.replace("slurm-single-node", "slurm-client")
+        self.name = f"slurm-client-{secrets.token_hex(4)}"
+        self._key = munge_key
+        self._env = {"SLURMCTLD_HOST": cluster.name, **(env or {})}
+        self._started: _Started | None = None
+
+    def __enter__(self) -> Self:
+        key = self._key or Key(kind="munge", data=self.cluster.munge_key())
+        started = _Started(self.image).with_name(self.name).with_envs(**self._env)
+        started.with_kwargs(
+            hostname=self.name,
+            network=self.cluster.network_name,
+            labels={engine.LABEL_CLUSTER: self.cluster.name, engine.LABEL_OWNER: engine.owner()},
+        )
+        started.with_copy_into_container(key.data, "/run/secrets/munge.key", 0o400)
+        self._started = started
+        atexit.register(self.stop)
+        try:
+            started.start()
+            self.substrate = ContainerSubstrate(cast(Container, started.get_wrapped_container()))
+            self.run(["slurm-ready", "--wait", "30"])
+        except docker.errors.ImageNotFound as error:
+            self.stop()
+            raise EngineError(
+                f"there is no image {self.image}", hint="make it: invoke build --image slurm-client"
+            ) from error
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the container; a second call does nothing."""
+        atexit.unregister(self.stop)
+        if self._started is not None:
+            started, self._started = self._started, None
+            with contextlib.suppress(docker.errors.NotFound):
+                started.stop()
+
+    def run(
+        self, argv: Sequence[str], *, user: str = "root", stdin: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the client; see `Slurm.run`."""
+        done = self.substrate.exec(self.name, argv, user=user, stdin=stdin)
+        if check and done.returncode:
+            raise CommandError(argv, done.returncode, done.stdout, done.stderr)
+        return done

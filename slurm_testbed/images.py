@@ -66,7 +66,8 @@ def image_name(target: str, release: Release | str, repository: str | None = Non
     Args:
         target: an image of the bake file.
         release: the release, or its version.
-        repository: what stands before the image; by default the environment's REPOSITORY, else `slurm-testbed`.
+        repository: what stands before the image; by default REPOSITORY of the environment, else
+            `slurm-testbed`.
 
     Example:
         >>> image_name("slurm-client", "24.11.5", "example.org/hpc")
@@ -271,7 +272,7 @@ def _bootstrap(client: docker.DockerClient) -> None:
     theirs = client.info().get("Architecture")
     if theirs != platform.machine():
         raise BuildError(
-            f"a base that is bootstrapped here, on {platform.machine()}, does not run on the engine's {theirs}",
+            f"a base bootstrapped here, on {platform.machine()}, does not run on the engine's {theirs}",
             hint=f"build on that machine, {instead}",
         )
     with tempfile.TemporaryDirectory(prefix="slurm-testbed-base-") as folder:
@@ -306,16 +307,16 @@ def remove_base(client: docker.DockerClient) -> list[str]:
         client: the engine.
 
     Returns:
-        What was removed.
+        The names of the removed images.
 
     Example:
         >>> remove_base(engine.connect())  # doctest: +SKIP
-        ['image slurm-testbed/base-bootstrap:trixie']
+        ['slurm-testbed/base-bootstrap:trixie']
     """
     if not exists(client, BOOTSTRAP_BASE):
         return []
     client.images.remove(BOOTSTRAP_BASE)
-    return [f"image {BOOTSTRAP_BASE}"]
+    return [BOOTSTRAP_BASE]
 
 
 # --- a source of one's own -------------------------------------------------------------------------------
@@ -577,7 +578,7 @@ def _revision(folder: Path) -> str:
 
 
 def _ca_bundle(say: Say) -> str | None:
-    """The file with the certificate authorities that this machine trusts; a proxy may have put its own there."""
+    """The file of the certificate authorities that this machine trusts, perhaps a proxy's among them."""
     chosen = [os.environ.get(name) for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
     usual = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
     for name in [*chosen, ssl.get_default_verify_paths().cafile, *usual]:
@@ -684,7 +685,7 @@ _HINTS = {
 
 
 def _explained(output: str, release: Release, code: int) -> BuildError:
-    """The error of a failed build, from what bake wrote: the image's own words, else the failing step's last."""
+    """The error of a failed build from what bake wrote: our scripts' words, else the failing step's last."""
     text = _ESCAPES.sub("", output)
     name, lines = _failed_step(text)
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
@@ -694,6 +695,8 @@ def _explained(output: str, release: Release, code: int) -> BuildError:
         return kind("\n".join(ours), hint=hint)
     errors = re.findall(r"^ERROR: (.*)$", text, re.MULTILINE)
     reason = errors[-1] if errors else f"docker buildx bake exited with {code}"
+    # The command stands in the step's name.
+    reason = re.sub(r'process ".*" did not complete successfully: ', "", reason)
     message = f"the images of Slurm {release} could not be built: {reason}"
     if lines:
         message += f"\nLast lines of {name}:\n{_tail(chr(10).join(lines), _TAIL_LINES)}"

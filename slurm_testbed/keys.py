@@ -33,18 +33,17 @@ RS256_KEY_BITS = 2048
 def fingerprint(data: bytes) -> str:
     """Name a secret without telling it.
 
-    It is the base64 of the first 16 bytes of the SHA-256, without padding; in a shell:
-    `openssl dgst -sha256 -binary FILE | head -c 16 | base64`.
+    It is the first 16 hexadecimal digits of the SHA-256, as the images print it; in a shell:
+    `sha256sum FILE | cut -c 1-16`.
 
     Args:
         data: the secret.
 
     Example:
         >>> fingerprint(bytes(32))
-        'SHA256:Zmh6rfhivXdsj8GLjp+OIA'
+        'SHA256:66687aadf862bd77'
     """
-    digest = hashlib.sha256(data).digest()[:16]
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    return "SHA256:" + hashlib.sha256(data).hexdigest()[:16]
 
 
 def check_munge_key(data: bytes) -> None:

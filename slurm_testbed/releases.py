@@ -244,10 +244,8 @@ class Releases:
         if supported:
             why = "the newest release that SchedMD supports and whose source can be had"
             return supported[0], f"Slurm {supported[0]} by default: {why}"
-        release = had[0]
-        why = "the newest release whose source can be had"
-        ended = f"SchedMD's support for it ended on {release.support_end}" if release.support_end else ""
-        return release, f"Slurm {release} by default: {why}{'; ' + ended if ended else ''}"
+        why = "the newest release whose source can be had; SchedMD supports none of those"
+        return had[0], f"Slurm {had[0]} by default: {why}"
 
 
 _HOW_TO_ADD = f"describe it in images/{FILE}, or give its source: invoke build --source PATH"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 import subprocess
 import sys
@@ -73,19 +72,14 @@ def test_keys_in_a_failed_comparison_do_not_show() -> None:
     assert SECRET.decode() not in str(failure.value), "pytest's explanation shows the secret"
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 def test_fingerprint_is_what_the_documented_shell_command_prints(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(SECRET)
 
-    said = subprocess.run(
-        ["sh", "-c", 'openssl dgst -sha256 -binary "$1" | head -c 16 | base64', "sh", path],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    command = ["sh", "-c", 'sha256sum "$1" | cut -c 1-16', "sh", path]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    assert fingerprint(SECRET) == "SHA256:" + said.rstrip("="), f"the shell says {said}"
+    assert fingerprint(SECRET) == f"SHA256:{said}", f"the shell says {said}"
 
 
 @pytest.mark.parametrize("length", [0, 31])

@@ -1,0 +1,111 @@
+"""The catalogue of faults that can be made on demand: seen, explained and cured."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from slurm_testbed.container import SlurmClient, SlurmContainer
+from slurm_testbed.doctor import diagnose
+from slurm_testbed.errors import SlurmTestbedError, UsageError
+from slurm_testbed.keys import Key
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens while a fault is reproduced: what is done, and what comes of it."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that can be reproduced by name.
+
+    Attributes:
+        name: as in `invoke reproduce NAME`.
+        summary: what is wrong, in a sentence.
+        reproduce: makes it on clusters of a release, and yields the steps as they happen. It raises
+            SlurmTestbedError if the fault does not show, is not diagnosed, or is not cured.
+    """
+
+    name: str
+    summary: str
+    reproduce: Callable[[str | None], Iterator[Step]]
+
+
+_FAULTS: dict[str, Fault] = {}
+
+
+def fault(name: str, summary: str) -> Callable[[Callable[[str | None], Iterator[Step]]], Fault]:
+    """Add a fault to the catalogue.
+
+    Args:
+        name: in words with hyphens.
+        summary: what is wrong, in a sentence.
+    """
+
+    def add(reproduce: Callable[[str | None], Iterator[Step]]) -> Fault:
+        _FAULTS[name] = Fault(name, summary, reproduce)
+        return _FAULTS[name]
+
+    return add
+
+
+def catalogue() -> list[Fault]:
+    """Every fault, by name."""
+    return [_FAULTS[name] for name in sorted(_FAULTS)]
+
+
+def find(name: str) -> Fault:
+    """The fault of a name.
+
+    Raises:
+        UsageError: there is none; the message names the ones that there are.
+    """
+    if name not in _FAULTS:
+        near = difflib.get_close_matches(name, _FAULTS, 1)
+        raise UsageError(
+            f"no fault {name}; there are {', '.join(sorted(_FAULTS))}",
+            hint=f"did you mean {near[0]}?" if near else "",
+        )
+    return _FAULTS[name]
+
+
+@fault("munge-mismatch", "a client has another munge key than the cluster")
+def _munge_mismatch(release: str | None) -> Iterator[Step]:
+    other = Key.munge()
+    with SlurmContainer(release) as slurm, SlurmClient(slurm, munge_key=other) as client:
+        yield Step("the cluster", f"{slurm.image} with one node, and a client with a munge key of its own")
+        said = []
+        for command in (["sinfo"], ["srun", "hostname"], ["sbatch", "--wrap=hostname"]):
+            done = client.run(command, user="alice", check=False)
+            if done.returncode == 0:
+                raise SlurmTestbedError(f"{command[0]} worked with another munge key: the fault did not show")
+            said.append(f"$ {' '.join(command)}\n{(done.stdout + done.stderr).strip()}\nexit status {done.returncode}")
+        yield Step("what the client says", "\n".join(said))
+
+        credential = client.run(["munge", "--no-input"]).stdout
+        decoded = slurm.run(["unmunge"], stdin=credential, check=False)
+        text = f"$ munge -n | ssh controller unmunge\n{decoded.stdout.strip()}\nexit status {decoded.returncode}"
+        yield Step("a credential of the client, decoded on the controller", text)
+
+        diagnosis = diagnose(slurm, [(client.substrate, client.name)], said="\n".join(said))
+        if diagnosis.names[:1] != ["munge-mismatch"]:
+            raise SlurmTestbedError(f"the diagnosis does not name it: {diagnosis}")
+        yield Step("the diagnosis", str(diagnosis))
+
+        client.substrate.put(client.name, {"/etc/munge/munge.key": slurm.munge_key()}, mode=0o400, owner="munge:munge")
+        client.substrate.service(client.name, "munged", "stop")
+        client.substrate.service(client.name, "munged", "start")
+        cured = slurm.wait_until(
+            lambda: _worked(client), "the client to work with the cluster's key", deadline=30
+        )
+        yield Step("the cure: the cluster's key in the client, munged restarted", f"$ srun hostname\n{cured}")
+
+
+def _worked(client: SlurmClient) -> str:
+    done = client.run(["srun", "hostname"], user="alice", check=False)
+    return done.stdout if done.returncode == 0 else ""
