@@ -25,7 +25,7 @@ from testcontainers.core.container import DockerContainer
 
 from slurm_testbed import engine
 from slurm_testbed.errors import CommandError, EngineError, NotReadyError, SlurmTestbedError, UsageError
-from slurm_testbed.images import image_name
+from slurm_testbed.images import exists, image_name
 from slurm_testbed.keys import ClusterKeys, Key
 from slurm_testbed.readiness import Timeline
 from slurm_testbed.releases import Releases
@@ -38,6 +38,14 @@ from slurm_testbed.substrate import Attach, Facts, Host
 CGROUP_CAPABILITIES = ("SYS_ADMIN", "SYS_NICE")
 
 _SERVICES = "/run/slurm-testbed/services"
+_COMMON = "/usr/lib/slurm-testbed/common.sh"
+#: How a daemon that was started shows that it takes requests.
+_LISTENS = {
+    "munged": "test -S /run/munge/munge.socket.2",
+    "slurmctld": "listening 6817",
+    "slurmdbd": "listening 6819",
+    "slurmrestd": f"listening {REST_PORT}",
+}
 #: Everybody may remove a file there whose random name they know; nobody may list it.
 _STDIN = "/run/slurm-testbed/stdin"
 
@@ -159,7 +167,11 @@ class ContainerSubstrate:
     def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
         """Stop, start or kill a daemon by its supervisor, s6; all slurmd of the container are one daemon here."""
         flags = {"stop": "-wD -d", "start": "-wu -u", "kill": "-wr -k"}[action]
-        done = self.exec(host, ["sh", "-c", f"cd {_SERVICES} && s6-svc -T 15000 {flags} {daemon}*"])
+        script = f"cd {_SERVICES} && for one in {daemon}*; do s6-svc -T 15000 {flags} $one || exit; done"
+        if action != "stop" and daemon in _LISTENS:
+            # s6 knows that the process is there; the daemon takes requests once it listens.
+            script += f"; . {_COMMON}; await {daemon} 'see its log.' {_LISTENS[daemon]}"
+        done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": "15"})
         if done.returncode:
             raise SlurmTestbedError(
                 f"{daemon} on {host} did not {action} within 15 s: {done.stderr.strip()}",
@@ -261,6 +273,7 @@ class SlurmContainer(Slurm):
     def start(self) -> Self:
         """Start the container and wait until every node is idle."""
         client = engine.connect()
+        _check_image(client, self.image)
         if self._owner is None:
             atexit.register(self.stop)
         try:
@@ -269,11 +282,6 @@ class SlurmContainer(Slurm):
             host = self._started.get_container_host_ip() if _is_remote(client) else "127.0.0.1"
             super().__init__(ContainerSubstrate(self.container, host=host), user=self.user)
             self._wait_ready()
-        except docker.errors.ImageNotFound as error:
-            self.stop()
-            raise EngineError(
-                f"there is no image {self.image}", hint="make it: invoke build --release VERSION"
-            ) from error
         except docker.errors.APIError as error:
             self.stop()
             raise EngineError(f"the engine refused to start {self.image}: {error.explanation}") from error
@@ -372,6 +380,16 @@ class SlurmContainer(Slurm):
             )
 
 
+def _check_image(client: docker.DockerClient, image: str) -> None:
+    """A name without a registry is ours and built here: a public registry may have a stranger's image of that name."""
+    registry = image.partition("/")[0]
+    if not exists(client, image) and not ("." in registry or ":" in registry):
+        name, _, tag = image.rpartition("/")[2].partition(":")
+        raise EngineError(
+            f"there is no image {image}", hint=f"make it: invoke build --image {name} --release {tag or 'VERSION'}"
+        )
+
+
 def running(client: docker.DockerClient, *, owner: str) -> list[Slurm]:
     """The clusters of an owner that run, the newest first.
 
@@ -417,6 +435,7 @@ class SlurmClient:
         self._started: _Started | None = None
 
     def __enter__(self) -> Self:
+        _check_image(engine.connect(), self.image)
         key = self._key or Key(kind="munge", data=self.cluster.munge_key())
         started = _Started(self.image).with_name(self.name).with_envs(**self._env)
         started.with_kwargs(
@@ -431,11 +450,6 @@ class SlurmClient:
             started.start()
             self.substrate = ContainerSubstrate(cast(Container, started.get_wrapped_container()))
             self.run(["slurm-ready", "--wait", "30"])
-        except docker.errors.ImageNotFound as error:
-            self.stop()
-            raise EngineError(
-                f"there is no image {self.image}", hint="make it: invoke build --image slurm-client"
-            ) from error
         except BaseException:
             self.stop()
             raise

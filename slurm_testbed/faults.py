@@ -89,7 +89,7 @@ def _munge_mismatch(release: str | None) -> Iterator[Step]:
 
         credential = client.run(["munge", "--no-input"]).stdout
         decoded = slurm.run(["unmunge"], stdin=credential, check=False)
-        text = f"$ munge -n | ssh controller unmunge\n{decoded.stdout.strip()}\nexit status {decoded.returncode}"
+        text = f"$ unmunge\n{(decoded.stdout + decoded.stderr).strip()}\nexit status {decoded.returncode}"
         yield Step("a credential of the client, decoded on the controller", text)
 
         diagnosis = diagnose(slurm, [(client.substrate, client.name)], said="\n".join(said))

@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import termios
+import threading
 import time
 import tty
 import zlib
@@ -141,20 +142,42 @@ def _compressed(chunks: Iterator[bytes]) -> int:
 
 @contextlib.contextmanager
 def _child(argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process that never outlives the block, also on Ctrl-C."""
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+    """A child process that never outlives the block, also on Ctrl-C and SIGTERM."""
+    with _sigterm_raises():
+        # A group of its own, so that we alone pass signals on: docker, on a terminal, keeps them to itself.
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            argv, stdin=subprocess.DEVNULL, process_group=0, **options
+        )
+        try:
+            yield process
+        except BaseException:
+            _end(process)
+            raise
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, unless somebody else handles it."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
     try:
-        yield process
-    except BaseException:
-        _end(process)
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a child: a terminal's Ctrl-C has reached it too, so that it may be cleaning up already."""
-    for number, seconds in ((None, 1), (signal.SIGTERM, 20), (signal.SIGKILL, 5)):
-        if number is not None:
-            process.send_signal(number)
+    """End a child and its own children; a build and mmdebstrap clean up after SIGTERM."""
+    for number, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
             return
@@ -661,8 +684,9 @@ class _Steps:
 
 
 def _short(name: str) -> str:
-    """The name of a step without mounts and what BuildKit shows of a heredoc."""
+    """The name of a step without mounts, variables, and what BuildKit shows of a heredoc."""
     name = re.sub(r"--(mount|from|link|chown)\S*\s+|<<\S+\s*|\(set -\S+\.\.\.\)", "", name)
+    name = re.sub(r"\b[A-Z_]+=(\$\(.*?\)|\S+)\s+", "", name)
     name = re.sub(r"\s+", " ", name).strip()
     return name if len(name) <= 100 else f"{name[:99]}…"
 

@@ -34,10 +34,10 @@ COPY_LIMIT_MIB = 64
 _SCRIPT = r"""#!/bin/sh
 # A command of Slurm, run in the cluster as the caller in the caller's folder. Written by slurm_testbed.on_path.
 set -u
-command=$(basename "$0") root={root} pid={pids}/$$
+command=$(basename "$0") pid={pids}/$$
 {exports}
-case "$PWD/" in "$root"/*) ;; *)
-  echo "$command: the cluster sees $root and what is below; this is $PWD. Call on_path() for this folder." >&2; exit 1 ;;
+case "$PWD/" in {patterns}) ;; *)
+  echo "$command: the cluster sees" {roots} "and what is below; this is $PWD. Call on_path() for this folder." >&2; exit 1 ;;
 esac
 {copy_in}
 names=$(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' | grep -vxE '{local}' | sed 's/^/--env /')
@@ -56,26 +56,31 @@ exit $status
 
 
 @contextlib.contextmanager
-def commands_on_path(slurm: Slurm, workdir: Path) -> Iterator[Path]:
+def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]:
     """Put Slurm's commands first on this process's PATH; yields the folder in which they stand.
 
     Args:
         slurm: the cluster.
         workdir: the folder in which, or below which, the commands are called. If the cluster was started with it
             in `share`, both see the same files; else it is copied in before each command and back after it.
+        more: further folders, all of them shared.
 
     Raises:
         UsageError: the folder is missing, or too large to be copied.
     """
-    root = workdir.resolve()
-    if not root.is_dir():
-        raise UsageError(f"{workdir} is no folder", hint="make it first")
-    shared = _is_shared(slurm, root)
+    roots = [folder.resolve() for folder in (workdir, *more)]
+    root = roots[0]
+    for folder in roots:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder", hint="make it first")
+    shared = all(_is_shared(slurm, folder) for folder in roots)
+    if not shared and more:
+        raise UsageError("of several folders the cluster must share all", hint="start it with share=[...]")
     if not shared:
         _check_size(root)
     _ensure_user(slurm)
     folder = Path(tempfile.mkdtemp(prefix="slurm-testbed-bin-"))
-    script = _script(slurm, root, shared=shared)
+    script = _script(slurm, roots, shared=shared)
     for name in COMMANDS:
         path = folder / name
         path.write_text(script)
@@ -91,15 +96,16 @@ def commands_on_path(slurm: Slurm, workdir: Path) -> Iterator[Path]:
             _copy_back(slurm, root)
 
 
-def _script(slurm: Slurm, root: Path, *, shared: bool) -> str:
+def _script(slurm: Slurm, roots: list[Path], *, shared: bool) -> str:
     host = slurm.controller
     attach = slurm.substrate.attach(host)
     user = [f"--user={os.getuid()}:{os.getgid()}", "--interactive"]
     as_root = shlex.join([*attach.command, attach.target])
-    quoted = shlex.quote(str(root))
+    quoted = shlex.quote(str(roots[0]))
     tar = f"tar -C {quoted}"
     return _SCRIPT.format(
-        root=quoted,
+        patterns=" | ".join(f"{shlex.quote(str(root))}/*" for root in roots),
+        roots=" ".join(shlex.quote(str(root)) for root in roots),
         pids="/run/slurm-testbed/stdin",
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in attach.env.items()),
         local="|".join(LOCAL_VARIABLES),

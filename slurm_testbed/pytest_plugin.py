@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -56,7 +56,9 @@ def _asked_for(config: pytest.Config) -> list[Release]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that uses a cluster once per release that was asked for."""
+    """Run every test that uses a cluster once per release that was asked for; with `--slurm-on-path` all do."""
+    if metafunc.config.getoption("slurm_on_path") and "slurm_release" not in metafunc.fixturenames:
+        metafunc.fixturenames.append("slurm_release")
     if "slurm_release" in metafunc.fixturenames:
         releases = metafunc.config.stash[_RELEASES]
         ids = [release.minor for release in releases]
@@ -76,15 +78,18 @@ def slurm_keys() -> ClusterKeys:
 
 
 @pytest.fixture(scope="session")
-def slurm_cluster(slurm_release: Release, slurm_keys: ClusterKeys, pytestconfig: pytest.Config) -> Iterator[Slurm]:
+def slurm_cluster(
+    slurm_release: Release,
+    slurm_keys: ClusterKeys,
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Slurm]:
     """One cluster per release and worker, for the whole session."""
     engine.sweep(engine.ensure())
-    share: list[Path] = [pytestconfig.rootpath] if pytestconfig.getoption("slurm_on_path") else []
-    with SlurmContainer(slurm_release.version, keys=slurm_keys, share=share) as cluster:
-        if pytestconfig.getoption("slurm_on_path"):
-            with commands_on_path(cluster, pytestconfig.rootpath):
-                yield cluster
-        else:
+    # A suite's tests run in its own folder and in pytest's temporary ones.
+    shared = [pytestconfig.rootpath, tmp_path_factory.getbasetemp()] if pytestconfig.getoption("slurm_on_path") else []
+    with SlurmContainer(slurm_release.version, keys=slurm_keys, share=shared) as cluster:
+        with commands_on_path(cluster, *shared) if shared else contextlib.nullcontext():
             yield cluster
 
 
@@ -104,7 +109,7 @@ def slurm(request: pytest.FixtureRequest, slurm_cluster: Slurm, slurm_release: R
 @pytest.fixture(autouse=True)
 def _slurm_requirements(request: pytest.FixtureRequest) -> None:
     """Skip a test that the release cannot pass, and say what it lacks; with `--slurm-on-path` bring the cluster."""
-    if request.config.getoption("slurm_on_path") and "slurm_release" in request.fixturenames:
+    if request.config.getoption("slurm_on_path"):
         request.getfixturevalue("slurm_cluster")
     marks = list(request.node.iter_markers("requires"))
     if not marks:

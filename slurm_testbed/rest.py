@@ -228,7 +228,12 @@ class Rest:
         Raises:
             SlurmRestError: there is no such job, or it is another user's.
         """
-        self.delete(f"job/{job_id}")
+        answer = self.delete(f"job/{job_id}")
+        # From v0.0.41 on a refusal stands beside `errors`, for one signal may go to many jobs.
+        refused = [entry["error"] for entry in answer.get("status", []) if entry.get("error", {}).get("code")]
+        if refused:
+            texts = [{"error": error.get("string"), "error_number": error["code"]} for error in refused]
+            raise SlurmRestError(200, texts, f"{self.base_url}{self._path(f'job/{job_id}')}")
 
     def _path(self, path: str, version: str | None = None, db: bool = False) -> str:
         return f"/{'slurmdb' if db else 'slurm'}/{version or self.version}/{path.lstrip('/')}"

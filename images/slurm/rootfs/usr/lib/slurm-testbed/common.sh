@@ -24,6 +24,8 @@ fail() { # MESSAGE HINT
   exit 1
 }
 
+mounted() { grep -qs "^[^ ]* [^ ]* [^ ]* [^ ]* $1 " /proc/self/mountinfo; } # PATH
+
 listening() { # PORT: does anything on this host listen there? Asked of the kernel, so that no daemon sees a stray connection.
   local table file hex; printf -v hex %04X "$1"
   for file in /proc/net/tcp /proc/net/tcp6; do

@@ -1,0 +1,137 @@
+"""SlurmContainer itself: settings, errors, cleaning up, and two that do not meet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+
+from slurm_testbed import ClusterKeys, Slurm, SlurmContainer, engine
+from slurm_testbed.container import SlurmClient
+from slurm_testbed.errors import EngineError, UsageError
+from slurm_testbed.releases import Release
+
+
+@pytest.fixture(scope="session")
+def client() -> docker.DockerClient:
+    return engine.connect()
+
+
+@pytest.mark.row("U-02.2", "U-02.3")
+def test_cluster_has_the_keys_that_the_suite_made(slurm: Slurm, slurm_keys: ClusterKeys) -> None:
+    munge = slurm.run(["sha256sum", "/etc/munge/munge.key"]).stdout[:16]
+    jwt = slurm.run(["sha256sum", "/etc/slurm/jwt_hs256.key"]).stdout[:16]
+
+    assert (f"SHA256:{munge}", f"SHA256:{jwt}") == (slurm_keys.munge.fingerprint, slurm_keys.jwt.fingerprint)
+
+
+@pytest.mark.row("U-02.4")
+def test_two_clusters_do_not_meet(slurm_release: Release, slurm: Slurm) -> None:
+    with SlurmContainer(slurm_release.version, accounting=False) as other:
+        job = other.sbatch(wrap="true", hold=True)
+
+        assert job.id == 1, "a fresh cluster's first job has another id"
+        assert slurm.queue() == [], "a job of another cluster is in the queue"
+        assert other.rest_url() != slurm.rest_url()
+
+
+def test_configuration_fragment_replaces_ours(slurm_release: Release) -> None:
+    partitions = "PartitionName=day Nodes=n1 Default=YES MaxTime=60\nPartitionName=night Nodes=n2\n"
+    with SlurmContainer(
+        slurm_release.version, nodes=2, accounting=False, conf={"70-partitions.conf": partitions}
+    ) as slurm:
+        answer = slurm.run(["sinfo", "--noheader", "--format=%R %l %N"]).stdout
+
+    assert answer.splitlines() == ["day 1:00:00 n1", "night infinite n2"]
+
+
+def test_nothing_is_left_after_the_with_block(slurm_release: Release, client: docker.DockerClient) -> None:
+    with SlurmContainer(slurm_release.version, accounting=False) as slurm:
+        name = slurm.name
+
+    assert client.containers.list(all=True, filters={"name": name}) == []
+    assert client.networks.list(names=[name]) == []
+
+
+def test_missing_image_is_one_sentence_and_leaves_nothing(client: docker.DockerClient) -> None:
+    cluster = SlurmContainer(image="slurm-testbed/slurm-single-node:0.0.0")
+
+    with pytest.raises(EngineError, match="there is no image slurm-testbed/slurm-single-node:0.0.0") as error:
+        cluster.start()
+
+    assert "invoke build" in error.value.hint
+    assert client.networks.list(names=[cluster.name]) == []
+
+
+def test_bad_setting_is_told_in_the_images_own_words(slurm_release: Release) -> None:
+    with pytest.raises(EngineError, match="SLURM_CGROUP=v9 is none of auto, none, v1, v2"):
+        SlurmContainer(slurm_release.version, env={"SLURM_CGROUP": "v9"}).start()
+
+
+def test_no_nodes_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least one node, not 0"):
+        SlurmContainer(nodes=0)
+
+
+def test_ctrl_c_leaves_nothing(slurm_release: Release, client: docker.DockerClient, tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from slurm_testbed import SlurmContainer
+        with SlurmContainer({slurm_release.version!r}, accounting=False) as slurm:
+            print(slurm.name, flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            slurm.sbatch(wrap="true").wait(until=set())
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    name = done.stdout.strip()
+    assert name, done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+    assert client.containers.list(all=True, filters={"name": name}) == []
+    assert client.networks.list(names=[name]) == []
+
+
+def test_killed_process_leaves_what_the_next_sweep_removes(
+    slurm_release: Release, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from slurm_testbed import SlurmContainer
+        slurm = SlurmContainer({slurm_release.version!r}, accounting=False).start()
+        print(slurm.name, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    name = done.stdout.strip()
+    # Another worker's sweep may have come first; what counts is that nothing is left after ours.
+    engine.sweep(client)
+
+    assert name, done.stderr
+    assert client.containers.list(all=True, filters={"name": name}) == []
+    assert client.networks.list(names=[name]) == []
+
+
+@pytest.mark.row("C-02")
+def test_client_has_no_daemon_and_uses_the_cluster(slurm_release: Release) -> None:
+    with SlurmContainer(slurm_release.version, accounting=False) as slurm, SlurmClient(slurm) as client:
+        names = client.run(["sh", "-c", "cat /proc/[0-9]*/comm"]).stdout.split()
+        host = client.run(["srun", "hostname"], user="alice").stdout.strip()
+        job = client.run(["sbatch", "--parsable", "--output=/dev/null", "--wrap=true"], user="alice").stdout
+
+        assert "munged" in names
+        assert not {"slurmctld", "slurmd", "slurmdbd", "slurmrestd"} & set(names), names
+        assert host == slurm.name
+        assert slurm.job(int(job)).wait().state == "COMPLETED"

@@ -1,0 +1,116 @@
+"""Jobs through the library: what a user submits runs, ends as it ended, and can be read."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from slurm_testbed.errors import CommandError, NotReadyError, UsageError
+from slurm_testbed.slurm import Slurm
+
+
+@pytest.mark.row("C-01", "U-02.1")
+def test_batch_job_of_the_test_user_completes(slurm: Slurm) -> None:
+    job = slurm.sbatch(wrap="id --name --user; srun hostname")
+
+    record = job.wait()
+
+    assert (record.state, record.exit_code) == ("COMPLETED", 0), record
+    user, host = job.output().split()
+    assert user == "alice", "the job ran as somebody else"
+    assert host == slurm.controller
+
+
+@pytest.mark.parametrize(("script", "exit_code", "signal"), [("exit 42", 42, 0), ("kill -9 $$", 0, 9)])
+def test_exit_code_and_signal_are_the_scripts_own(slurm: Slurm, script: str, exit_code: int, signal: int) -> None:
+    record = slurm.sbatch(script=f"#!/bin/bash\n{script}\n").wait()
+
+    assert (record.state, record.exit_code, record.signal) == ("FAILED", exit_code, signal), record.fields
+
+
+def test_options_and_environment_reach_the_job(slurm: Slurm) -> None:
+    job = slurm.sbatch(
+        wrap='echo "$SLURM_JOB_NAME $SLURM_CPUS_PER_TASK $COLOUR"',
+        job_name="named",
+        cpus_per_task=2,
+        env={"COLOUR": "blue"},
+        user="bob",
+    )
+    job.wait()
+
+    assert job.output().split() == ["named", "2", "blue"]
+    assert job.record().fields["UserId"].startswith("bob(")
+
+
+def test_held_job_waits_until_it_is_cancelled(slurm: Slurm) -> None:
+    job = slurm.sbatch(wrap="true", hold=True)
+    assert (job.state, job.record().reason) == ("PENDING", "JobHeldUser")
+
+    job.cancel()
+
+    assert job.wait().state == "CANCELLED"
+
+
+def test_array_has_a_record_for_each_task(slurm: Slurm) -> None:
+    job = slurm.sbatch(wrap="exit $((SLURM_ARRAY_TASK_ID % 2))", array="1-4", output="/dev/null")
+    job.wait()
+
+    assert sorted(record.exit_code for record in job.records()) == [0, 0, 1, 1]
+
+
+def test_job_runs_on_two_nodes(two_nodes: Slurm) -> None:
+    answer = two_nodes.srun("printenv", "SLURMD_NODENAME", nodes=2, ntasks_per_node=1)
+
+    assert sorted(answer.split()) == ["n1", "n2"]
+
+
+def test_nodes_have_the_size_that_was_asked_for(two_nodes: Slurm) -> None:
+    nodes = two_nodes.nodes()
+
+    assert {name: (node["CPUTot"], node["RealMemory"]) for name, node in nodes.items()} == {
+        "n1": ("4", "4000"),
+        "n2": ("4", "4000"),
+    }
+
+
+def test_refused_job_says_what_sbatch_says(slurm: Slurm) -> None:
+    with pytest.raises(CommandError, match=re.escape("invalid partition specified: nowhere")) as error:
+        slurm.sbatch(wrap="true", partition="nowhere")
+
+    assert error.value.returncode == 1
+
+
+def test_sbatch_without_a_script_is_refused_before_anything_runs(slurm: Slurm) -> None:
+    with pytest.raises(UsageError, match="exactly one of wrap, script and path"):
+        slurm.sbatch()
+
+
+def test_deadline_names_the_job_its_state_and_the_log(slurm: Slurm) -> None:
+    job = slurm.sbatch(wrap="true", hold=True)
+
+    with pytest.raises(NotReadyError) as error:
+        job.wait(deadline=0.3)
+
+    said = str(error.value)
+    assert f"job {job.id} to be over" in said
+    assert "PENDING (JobHeldUser)" in said, "the last state is missing"
+    assert f"JobId={job.id}" in said, "the controller's log is missing"
+
+
+def test_reset_leaves_an_idle_cluster(slurm: Slurm) -> None:
+    slurm.sbatch(wrap="sleep 600")
+    slurm.run(["scontrol", "create", "reservation", "user=root", "starttime=now", "duration=5", "nodes=n1"])
+    slurm.run(["scontrol", "update", "NodeName=n1", "State=DRAIN", "Reason=test"])
+
+    slurm.reset()
+
+    assert slurm.queue() == []
+    assert slurm.nodes()["n1"]["State"] == "IDLE"
+    assert "No reservations" in slurm.run(["scontrol", "show", "reservation"]).stdout
+
+
+def test_killed_daemon_comes_back(slurm: Slurm) -> None:
+    slurm.substrate.service(slurm.controller, "slurmd", "kill")
+
+    assert slurm.sbatch(wrap="true").wait().state == "COMPLETED"

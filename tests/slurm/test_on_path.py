@@ -1,0 +1,155 @@
+"""Slurm's commands on the caller's PATH behave as on a host of the cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurm_testbed import SlurmContainer
+from slurm_testbed.errors import UsageError
+from slurm_testbed.releases import Release
+from slurm_testbed.slurm import Slurm
+
+
+@pytest.fixture(params=["copied", "shared"])
+def workdir(
+    request: pytest.FixtureRequest, slurm_release: Release, tmp_path: Path
+) -> Iterator[tuple[Slurm, Path]]:
+    """A folder whose commands run in a cluster that shares it, or that gets copies."""
+    if request.param == "copied":
+        yield request.getfixturevalue("slurm"), tmp_path
+    else:
+        with SlurmContainer(slurm_release.version, share=[tmp_path]) as slurm:
+            yield slurm, tmp_path
+
+
+def run(argv: list[str], folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_job_runs_as_the_caller_in_the_callers_folder(workdir: tuple[Slurm, Path]) -> None:
+    slurm, folder = workdir
+    (folder / "job.sh").write_text("#!/bin/bash\n#SBATCH --output=out.txt\nid --user\npwd\ncat input\nexit 5\n")
+    (folder / "input").write_text("given\n")
+
+    with slurm.on_path(folder):
+        done = run(["sbatch", "--wait", "job.sh"], folder)
+
+    assert done.returncode == 5, done.stderr
+    assert (folder / "out.txt").read_text().split() == [str(os.getuid()), str(folder), "given"]
+
+
+def test_stdin_variables_and_exit_status_pass_through(slurm: Slurm, tmp_path: Path) -> None:
+    with slurm.on_path(tmp_path):
+        env = {**os.environ, "SBATCH_JOB_NAME": "from-environment", "SLURM_TIME_FORMAT": "%Y"}
+        submitted = run(["sbatch", "--parsable", "--hold"], tmp_path, input="#!/bin/sh\ntrue\n", env=env)
+        listed = run(["squeue", "--noheader", "--format=%j %V"], tmp_path, env=env)
+        refused = run(["scontrol", "show", "job", "999999"], tmp_path)
+
+    assert submitted.returncode == 0, submitted.stderr
+    name, year = listed.stdout.split()
+    assert name == "from-environment"
+    assert len(year) == 4, "SLURM_TIME_FORMAT was not seen"
+    assert refused.returncode == 1
+    assert "Invalid job id specified" in refused.stderr
+
+
+def test_variable_reaches_the_job_but_no_argument_list(slurm: Slurm, tmp_path: Path) -> None:
+    secret = "a-value-that-nobody-may-see"
+    process = None
+    try:
+        with slurm.on_path(tmp_path):
+            env = {**os.environ, "MY_TOKEN": secret}
+            process = subprocess.Popen(["srun", "sh", "-c", "echo $MY_TOKEN; sleep 600"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            seen = process.stdout.readline().strip()
+            lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+            inside = slurm.run(["sh", "-c", "cat /proc/[0-9]*/cmdline"]).stdout
+    finally:
+        if process:
+            process.terminate()
+            process.communicate()
+
+    assert seen == secret, "the job does not see the variable"
+    assert not [line for line in lines if secret.encode() in line]
+    assert secret not in inside
+
+
+def test_interrupted_srun_ends_its_job(slurm: Slurm, tmp_path: Path) -> None:
+    with slurm.on_path(tmp_path):
+        process = subprocess.Popen(["srun", "sleep", "600"], cwd=tmp_path, stderr=subprocess.PIPE)
+        try:
+            job = slurm.wait_until(slurm.queue, "srun's job")[0]
+            slurm.job(job).wait(until={"RUNNING"})
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
+
+    assert code != 0
+    assert slurm.job(job).wait().state in {"CANCELLED", "FAILED"}
+
+
+def test_path_is_as_before_afterwards(slurm: Slurm, tmp_path: Path) -> None:
+    before = os.environ["PATH"]
+
+    with slurm.on_path(tmp_path) as folder:
+        assert shutil.which("sbatch") == str(folder / "sbatch")
+
+    assert os.environ["PATH"] == before
+    assert not folder.exists()
+
+
+def test_folder_outside_is_refused_in_words(slurm: Slurm, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+
+    with slurm.on_path(inside):
+        done = run(["squeue"], outside)
+
+    assert done.returncode == 1
+    assert f"the cluster sees {inside} and what is below" in done.stderr
+
+
+def test_missing_folder_is_refused(slurm: Slurm, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no folder"), slurm.on_path(tmp_path / "nowhere"):
+        pass
+
+
+@pytest.mark.row("U-07")
+def test_foreign_suite_runs_unchanged(slurm_release: Release, tmp_path: Path) -> None:
+    (tmp_path / "test_theirs.py").write_text(
+        textwrap.dedent(
+            """
+            import pathlib, subprocess, time
+
+            def sh(*argv):
+                return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+            def test_submit_and_account():
+                job = sh("sbatch", "--parsable", "--output=result.txt", "--wrap=echo from the cluster").strip()
+                until = time.monotonic() + 30
+                while sh("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip() != "COMPLETED":
+                    assert time.monotonic() < until
+                assert "COMPLETED" in sh("sacct", "--noheader", "--allocations", f"--jobs={job}", "--format=State")
+                sh("squeue")
+                assert pathlib.Path("result.txt").read_text() == "from the cluster\\n"
+            """
+        )
+    )
+    done = run(
+        ["python", "-m", "pytest", "-p", "no:cacheprovider", "--slurm-on-path", f"--slurm-release={slurm_release.version}"],
+        tmp_path,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
