@@ -895,11 +895,11 @@ def _measure(bench: Bench, chosen: Sequence[Measure], repeat: int | None, report
         for measure in chosen:
             times = repeat if repeat and not measure.fixed else measure.repeat
             report.rows += measure.rows
-            taking = take(measure, bench, times)
-            for _ in progress.track(taking, total=times, description=measure.name):
-                # A bare start between the starts: both meet the same machine, busy as it may be.
-                if measure.name.startswith("start"):
-                    report.bare.samples.append(bench.bare_start())
+            with contextlib.closing(take(measure, bench, times)) as taking:
+                for _ in progress.track(taking, total=times, description=measure.name):
+                    # A bare start between the starts: both meet the same machine, busy as it may be.
+                    if measure.name.startswith("start"):
+                        report.bare.samples.append(bench.bare_start())
             if not console.is_terminal:
                 console.print(
                     f"{measure.name}: {_value(measure.rows[0].median, measure.rows[0].unit)}", style=""
@@ -907,7 +907,7 @@ def _measure(bench: Bench, chosen: Sequence[Measure], repeat: int | None, report
     report.rows[:] = [row for row in report.rows if row.attempts]
 
 
-def take(measure: Measure, bench: Bench, times: int) -> Iterator[None]:
+def take(measure: Measure, bench: Bench, times: int) -> Generator[None, None, None]:
     """Take samples of a measure into its rows; yields after each, and ends early when all goes wrong.
 
     Args:

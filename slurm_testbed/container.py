@@ -371,6 +371,10 @@ class SlurmContainer(Slurm):
     def _wait_ready(self) -> None:
         done = self.substrate.exec(self.name, ["slurm-ready", "--wait", str(int(self.deadline))])
         if done.returncode:
+            self.container.reload()
+            if self.container.status != "running":
+                said = [line for line in self.substrate.logs(self.name).splitlines() if "slurm-testbed: " in line]
+                raise EngineError(f"{self.image} ended at its start: " + "\n".join(said[-4:]))
             raise NotReadyError(
                 f"the cluster in {self.name} to be ready",
                 deadline=self.deadline,

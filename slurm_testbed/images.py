@@ -305,7 +305,8 @@ def _bootstrap(client: docker.DockerClient) -> None:
                 program,
                 "--variant=minbase",
                 "--include=ca-certificates",
-                "--dpkgopt=path-exclude=/usr/share/locale/*",
+                *(f"--dpkgopt=path-exclude=/usr/share/{kind}/*" for kind in ("doc", "info", "locale", "man")),
+                "--dpkgopt=path-include=/usr/share/doc/*/copyright",
                 SUITE,
                 str(file),
             ]
