@@ -364,7 +364,10 @@ def token(_: Context, user: str = "alice", lifespan: int = 3600) -> None:
 # --- reproduce, bench, keys ------------------------------------------------------------------------------
 
 
-@task(positional=["fault"], help={"fault": "its name; `list` prints the catalogue", "release": "on which release"})
+@task(
+    positional=["fault"],
+    help={"fault": "its name; `list` prints the catalogue", "release": "on which release"},
+)
 def reproduce(_: Context, fault: str, release: str = "") -> None:
     """
     Make a fault on purpose: what is done, what Slurm answers, the cause by name, the cure.
@@ -428,6 +431,4 @@ def clean(_: Context, images: bool = False) -> None:
     print("\n".join(f"removed {what}" for what in removed) or "nothing of ours is there")
 
 
-ns = Collection(
-    engine, build, test, rows, check, up, down, status, logs, shell, token, reproduce, doctor, keys, clean
-)
+ns = Collection(engine, build, test, rows, check, up, down, status, logs, shell, token, reproduce, doctor, keys, clean)

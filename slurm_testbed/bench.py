@@ -183,9 +183,7 @@ class Report:
             for goal in row.goals
             if goal.verdict(row, unit) == "missed"
         ]
-        others = [
-            row for row in self.rows if row.failures and not any(g.statistic == "failed" for g in row.goals)
-        ]
+        others = [row for row in self.rows if row.failures and not any(g.statistic == "failed" for g in row.goals)]
         return found + [f"{row.title}: {len(row.failures)} of {row.attempts} failed" for row in others]
 
     def reasons(self) -> dict[str, list[str]]:
@@ -299,9 +297,7 @@ class Bench:
         labels = {engine.LABEL_CLUSTER: name, engine.LABEL_OWNER: engine.owner()}
         try:
             began = time.time()
-            container = self.client.containers.create(
-                self.image, name=name, hostname=name, labels=labels, **options
-            )
+            container = self.client.containers.create(self.image, name=name, hostname=name, labels=labels, **options)
             container.start()
             yield began, container
         except (docker.errors.DockerException, requests.RequestException) as error:
@@ -499,8 +495,7 @@ def _rest(bench: Bench) -> Samples:
         token, version = slurm.token(USER), slurm.rest(USER).version
         with contextlib.ExitStack() as stack:
             clients = [
-                stack.enter_context(Rest(slurm.rest_url(), USER, token, version=version))
-                for _ in range(THREADS)
+                stack.enter_context(Rest(slurm.rest_url(), USER, token, version=version)) for _ in range(THREADS)
             ]
             while True:
                 yield {
@@ -901,9 +896,7 @@ def _measure(bench: Bench, chosen: Sequence[Measure], repeat: int | None, report
                     if measure.name.startswith("start"):
                         report.bare.samples.append(bench.bare_start())
             if not console.is_terminal:
-                console.print(
-                    f"{measure.name}: {_value(measure.rows[0].median, measure.rows[0].unit)}", style=""
-                )
+                console.print(f"{measure.name}: {_value(measure.rows[0].median, measure.rows[0].unit)}", style="")
     report.rows[:] = [row for row in report.rows if row.attempts]
 
 

@@ -32,7 +32,6 @@ from slurm_testbed.releases import Releases
 from slurm_testbed.slurm import REST_PORT, Slurm
 from slurm_testbed.substrate import Attach, Facts, Host
 
-
 #: Capabilities that jobs need to be held in cgroups, by the host's cgroup version, and why:
 #: SYS_ADMIN remounts the container's own cgroup tree writable, SYS_NICE binds other users' processes to cores.
 CGROUP_CAPABILITIES = ("SYS_ADMIN", "SYS_NICE")
@@ -110,16 +109,15 @@ class ContainerSubstrate:
             command = ["sh", "-c", 'exec < "$0"; rm -f "$0" 2> /dev/null; exec "$@"', path, *command]
         environment = {"USER": user, "LOGNAME": user, **(env or {})}
         try:
-            code, (out, err) = self.container.exec_run(
-                command, user=user, demux=True, environment=environment, workdir=workdir
-            )
+            answer = self.container.exec_run(command, user=user, demux=True, environment=environment, workdir=workdir)
         except docker.errors.APIError as error:
             raise EngineError(
                 f"the engine did not run {argv[0]} in {self.name}: {error.explanation or error}",
                 hint=self._why_gone(),
             ) from error
+        out, err = cast(tuple[bytes | None, bytes | None], answer.output)
         text = [(part or b"").decode(errors="replace") for part in (out, err)]
-        return subprocess.CompletedProcess(list(argv), code, *text)
+        return subprocess.CompletedProcess(list(argv), int(answer.exit_code or 0), *text)
 
     def _why_gone(self) -> str:
         with contextlib.suppress(docker.errors.APIError):
@@ -144,7 +142,7 @@ class ContainerSubstrate:
     def logs(self, host: str, daemon: str | None = None) -> str:
         """A daemon's log file, or the container's own log."""
         if daemon is None:
-            return cast(bytes, self.container.logs()).decode(errors="replace")
+            return self.container.logs().decode(errors="replace")
         files = "/var/log/munge/munged.log" if daemon == "munged" else f"/var/log/slurm/{daemon}*.log"
         return self.exec(host, ["sh", "-c", f"cat {files}"]).stdout
 
@@ -315,7 +313,7 @@ class SlurmContainer(Slurm):
         """The running container, as the docker library knows it."""
         if self._started is None:
             raise UsageError("this SlurmContainer is not started: use it in a with statement, or call start()")
-        return cast(Container, self._started.get_wrapped_container())
+        return self._started.get_wrapped_container()
 
     @property
     def network_name(self) -> str:
@@ -390,7 +388,8 @@ def _check_image(client: docker.DockerClient, image: str) -> None:
     if not exists(client, image) and not ("." in registry or ":" in registry):
         name, _, tag = image.rpartition("/")[2].partition(":")
         raise EngineError(
-            f"there is no image {image}", hint=f"make it: invoke build --image {name} --release {tag or 'VERSION'}"
+            f"there is no image {image}",
+            hint=f"make it: invoke build --image {name} --release {tag or 'VERSION'}",
         )
 
 
@@ -452,7 +451,7 @@ class SlurmClient:
         atexit.register(self.stop)
         try:
             started.start()
-            self.substrate = ContainerSubstrate(cast(Container, started.get_wrapped_container()))
+            self.substrate = ContainerSubstrate(started.get_wrapped_container())
             self.run(["slurm-ready", "--wait", "30"])
         except BaseException:
             self.stop()

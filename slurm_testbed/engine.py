@@ -252,9 +252,7 @@ def _what_to_do(machine: Machine, reasons: Mapping[str, str]) -> str:
         # An older Debian also needs the sources that only we add.
         old = release.get("ID") == "debian" and _version(release) < _DEBIAN_ENOUGH[0]
         how = f" (as root: {'invoke engine' if old else 'apt-get install ' + ' '.join(packages)})"
-    return (
-        f"no container engine answers here: install Docker Engine with buildx and compose{how} and start it"
-    )
+    return f"no container engine answers here: install Docker Engine with buildx and compose{how} and start it"
 
 
 def connect(*, machine: Machine = THIS) -> docker.DockerClient:
@@ -333,9 +331,7 @@ def _install(machine: Machine, interactive: bool | None) -> None:
     wanted = [*_PACKAGES[distribution], _BOOTSTRAP]
     if interactive is None:
         interactive = sys.stdin.isatty() and sys.stderr.isatty()
-    text = (
-        f"no container engine here; installing {', '.join(wanted)} from the packages of {release.get('NAME')}"
-    )
+    text = f"no container engine here; installing {', '.join(wanted)} from the packages of {release.get('NAME')}"
     if not interactive:
         machine.say(f"{text} (SLURM_TESTBED_INSTALL_ENGINE=0 forbids it)")
     elif not machine.ask(f"{text}: go on?"):
@@ -852,12 +848,8 @@ def examine(client: docker.DockerClient, *, machine: Machine = THIS) -> list[Fin
         _cgroup_finding(info),
         _storage_finding(info),
         _capability_finding(machine, here),
-        _device_finding(
-            machine, here, "FUSE", "dev/fuse", "Apptainer unpacks an image, about 15 s, before it runs"
-        ),
-        _device_finding(
-            machine, here, "KVM", "dev/kvm", "tests in virtual machines run 20 to 30 times slower"
-        ),
+        _device_finding(machine, here, "FUSE", "dev/fuse", "Apptainer unpacks an image, about 15 s, before it runs"),
+        _device_finding(machine, here, "KVM", "dev/kvm", "tests in virtual machines run 20 to 30 times slower"),
         _registry_finding(client),
         _amount("CPUs", int(info.get("NCPU", 0)), 2, "", "starts take longer; run the tests with -n 1"),
         _amount(
@@ -905,9 +897,7 @@ def _buildx_finding(machine: Machine) -> Finding:
     kit = re.search(r"^BuildKit(?: version)?:\s+(\S+)", _cli(machine, "buildx", "inspect"), re.MULTILINE)
     value = f"buildx {'.'.join(map(str, version)) or 'missing'}, BuildKit {kit[1] if kit else 'missing'}"
     ok = version >= (0, 13) and bool(kit)
-    return Finding(
-        "BuildKit", value, ok, "" if ok else "images cannot be built: install docker-buildx 0.13 or newer"
-    )
+    return Finding("BuildKit", value, ok, "" if ok else "images cannot be built: install docker-buildx 0.13 or newer")
 
 
 def _compose_finding(machine: Machine) -> Finding:
@@ -938,12 +928,8 @@ def _capability_finding(machine: Machine, here: bool) -> Finding:
     # A container gets at most what its engine has; of an engine that we cannot see, we share the bounds.
     status = Path(f"/proc/{_running_dockerd(machine) or 'self'}/status")
     missing = _missing_capabilities(status.read_text())
-    value = (
-        f"without {', '.join(missing)}" if missing else f"{', '.join(_CAPABILITIES.values())} can be given"
-    )
-    return Finding(
-        name, value, not missing, "; ".join(_CAPABILITY_COSTS[capability] for capability in missing)
-    )
+    value = f"without {', '.join(missing)}" if missing else f"{', '.join(_CAPABILITIES.values())} can be given"
+    return Finding(name, value, not missing, "; ".join(_CAPABILITY_COSTS[capability] for capability in missing))
 
 
 def _missing_capabilities(status: str) -> list[str]:

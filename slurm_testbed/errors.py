@@ -73,9 +73,7 @@ class NotReadyError(SlurmTestbedError):
         hint: what the reader can do about it.
     """
 
-    def __init__(
-        self, awaited: str, *, deadline: float, last_state: str = "", log: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, awaited: str, *, deadline: float, last_state: str = "", log: str = "", hint: str = "") -> None:
         self.awaited, self.deadline, self.last_state, self.log = awaited, deadline, last_state, log
         parts = [f"waited {deadline:g} s for {awaited}; last seen: {last_state or 'nothing'}"]
         if log:

@@ -100,9 +100,7 @@ def _munge_mismatch(release: str | None) -> Iterator[Step]:
         client.substrate.put(client.name, {"/etc/munge/munge.key": slurm.munge_key()}, mode=0o400, owner="munge:munge")
         client.substrate.service(client.name, "munged", "stop")
         client.substrate.service(client.name, "munged", "start")
-        cured = slurm.wait_until(
-            lambda: _worked(client), "the client to work with the cluster's key", deadline=30
-        )
+        cured = slurm.wait_until(lambda: _worked(client), "the client to work with the cluster's key", deadline=30)
         yield Step("the cure: the cluster's key in the client, munged restarted", f"$ srun hostname\n{cured}")
 
 

@@ -223,9 +223,7 @@ def targets(
     """
     env = {**os.environ, **({"VERSION": str(release)} if release else {})}
     argv = [_docker(), "buildx", "bake", "--print", group]
-    with _child(
-        argv, cwd=folder or data.images(), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
+    with _child(argv, cwd=folder or data.images(), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         out, err = child.communicate()
     if child.returncode:
         text = err.decode(errors="replace").strip()
@@ -511,9 +509,7 @@ def build(
         given = stack.enter_context(given_source(source)) if source else None
         if given:
             releases = [_release_of(given, releases)]
-            say(
-                f"source: {given.name}, which is Slurm {given.version}; the images are tagged by that version"
-            )
+            say(f"source: {given.name}, which is Slurm {given.version}; the images are tagged by that version")
         elif not releases:
             release, why = Releases.load(folder / "releases.yaml").default()
             releases = [release]

@@ -115,7 +115,7 @@ def _script(slurm: Slurm, roots: list[Path], *, shared: bool) -> str:
         copy_in=""
         if shared
         else f"{tar} -cf - . | {shlex.join([*attach.command, '--interactive', attach.target])} "
-        f"sh -c 'mkdir -p \"$0\" && tar -C \"$0\" -xf -' {quoted}",
+        f'sh -c \'mkdir -p "$0" && tar -C "$0" -xf -\' {quoted}',
         copy_out="" if shared else f"{as_root} {tar} -cf - . | {tar} -xf -",
     )
 

@@ -88,9 +88,11 @@ def slurm_cluster(
     engine.sweep(engine.ensure())
     # A suite's tests run in its own folder and in pytest's temporary ones.
     shared = [pytestconfig.rootpath, tmp_path_factory.getbasetemp()] if pytestconfig.getoption("slurm_on_path") else []
-    with SlurmContainer(slurm_release.version, keys=slurm_keys, share=shared) as cluster:
-        with commands_on_path(cluster, *shared) if shared else contextlib.nullcontext():
-            yield cluster
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(SlurmContainer(slurm_release.version, keys=slurm_keys, share=shared))
+        if shared:
+            stack.enter_context(commands_on_path(cluster, *shared))
+        yield cluster
 
 
 @pytest.fixture

@@ -309,9 +309,7 @@ class _Reader:
 
     def _patches(self, patches: object) -> Patches:
         patches = self._mapping(patches, {"suite", "package", "match", "sha256"}, set(), "patches")
-        suite, package, match = (
-            self._word(patches[name], f"patches.{name}") for name in ("suite", "package", "match")
-        )
+        suite, package, match = (self._word(patches[name], f"patches.{name}") for name in ("suite", "package", "match"))
         return Patches(suite, package, match, self._digest(patches["sha256"], "patches.sha256"))
 
     def _digest(self, value: object, key: str) -> str:
@@ -326,9 +324,7 @@ class _Reader:
             self._fail(f"{key}: is {value!r}, not {what}")
         return value
 
-    def _texts(
-        self, entry: Mapping[str, Any], key: str, pattern: re.Pattern[str], what: str
-    ) -> tuple[str, ...]:
+    def _texts(self, entry: Mapping[str, Any], key: str, pattern: re.Pattern[str], what: str) -> tuple[str, ...]:
         return tuple(
             self._text(value, f"{key}[{index}]", pattern, what)
             for index, value in enumerate(self._list(entry[key], key))
@@ -339,9 +335,7 @@ class _Reader:
             self._fail(f"{key}: is {value!r}, not a list")
         return value
 
-    def _mapping(
-        self, value: object, required: set[str], optional: set[str], key: str = ""
-    ) -> dict[str, Any]:
+    def _mapping(self, value: object, required: set[str], optional: set[str], key: str = "") -> dict[str, Any]:
         prefix = f"{key}: " if key else ""
         if not isinstance(value, dict):
             self._fail(f"{prefix}is {value!r}, not a mapping")

@@ -341,7 +341,7 @@ class Slurm:
             idle,
             "an empty queue and idle nodes",
             deadline=deadline,
-            state=lambda: f"jobs {self.queue()}, nodes {({n: f['State'] for n, f in self.nodes().items()})}",
+            state=lambda: f"jobs {self.queue()}, nodes { ({n: f['State'] for n, f in self.nodes().items()}) }",
         )
 
     def reset(self) -> None:

@@ -68,7 +68,10 @@ def test_unknown_fault_names_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("line", "name"),
     [
-        ("slurmctld: fatal: You are running with a database but for some reason we have no TRES from it.", "no-tres"),
+        (
+            "slurmctld: fatal: You are running with a database but for some reason we have no TRES from it.",
+            "no-tres",
+        ),
         ('error: Munge encode failed: Failed to access "/run/munge/munge.socket.2"', "munged-down"),
         ("error: Munge decode failed: Expired credential", "munge-expired"),
         ("munged: Error: Keyfile is insecure: ...", "munge-key-refused"),

@@ -64,7 +64,7 @@ def test_root_is_answered(slurm: Slurm) -> None:
 def test_it_listens_on_all_addresses_as_a_user_of_its_own(slurm: Slurm) -> None:
     listening = slurm.run(["grep", "-E", ":1AA4 .* 0A ", "/proc/net/tcp"]).stdout.split()
     uids = slurm.run(
-        ["sh", "-c", "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" != slurmrestd ] || stat -c %U $p; done"]
+        ["sh", "-c", 'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != slurmrestd ] || stat -c %U $p; done']
     ).stdout.split()
 
     assert listening[1] == "00000000:1AA4", "not on 0.0.0.0:6820"

@@ -89,9 +89,7 @@ def test_ctrl_c_leaves_nothing(slurm_release: Release, client: docker.DockerClie
             slurm.sbatch(wrap="true").wait(until=set())
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     name = done.stdout.strip()
     assert name, done.stderr
@@ -112,9 +110,7 @@ def test_killed_process_leaves_what_the_next_sweep_removes(
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     name = done.stdout.strip()
     # Another worker's sweep may have come first; what counts is that nothing is left after ours.
     engine.sweep(client)

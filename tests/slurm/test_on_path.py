@@ -19,9 +19,7 @@ from slurm_testbed.slurm import Slurm
 
 
 @pytest.fixture(params=["copied", "shared"])
-def workdir(
-    request: pytest.FixtureRequest, slurm_release: Release, tmp_path: Path
-) -> Iterator[tuple[Slurm, Path]]:
+def workdir(request: pytest.FixtureRequest, slurm_release: Release, tmp_path: Path) -> Iterator[tuple[Slurm, Path]]:
     """A folder whose commands run in a cluster that shares it, or that gets copies."""
     if request.param == "copied":
         yield request.getfixturevalue("slurm"), tmp_path
@@ -67,7 +65,13 @@ def test_variable_reaches_the_job_but_no_argument_list(slurm: Slurm, tmp_path: P
     try:
         with slurm.on_path(tmp_path):
             env = {**os.environ, "MY_TOKEN": secret}
-            process = subprocess.Popen(["srun", "sh", "-c", "echo $MY_TOKEN; sleep 600"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                ["srun", "sh", "-c", "echo $MY_TOKEN; sleep 600"],
+                cwd=tmp_path,
+                env=env,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             assert process.stdout is not None
             seen = process.stdout.readline().strip()
             lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
@@ -147,7 +151,15 @@ def test_foreign_suite_runs_unchanged(slurm_release: Release, tmp_path: Path) ->
         )
     )
     done = run(
-        ["python", "-m", "pytest", "-p", "no:cacheprovider", "--slurm-on-path", f"--slurm-release={slurm_release.version}"],
+        [
+            "python",
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--slurm-on-path",
+            f"--slurm-release={slurm_release.version}",
+        ],
         tmp_path,
     )
 

@@ -168,9 +168,7 @@ def test_connect_with_engine_installed_but_stopped_says_how_to_start_it(bench: B
     bench.add_dockerd()
     (bench.machine.root / "run/systemd/system").mkdir(parents=True)
 
-    with pytest.raises(
-        EngineNotFoundError, match=r"does not run: start it as root with `systemctl start docker`"
-    ):
+    with pytest.raises(EngineNotFoundError, match=r"does not run: start it as root with `systemctl start docker`"):
         engine.connect(machine=bench.machine)
 
 
@@ -213,9 +211,7 @@ def test_environment_points_docker_at_the_socket_of_podman(bench: Bench, folder:
 
     env = engine.environment(machine=replace(bench.machine, environ=environ))
 
-    assert env["DOCKER_HOST"] == f"unix://{root}/{folder}/podman.sock", (
-        f"DOCKER_HOST is {env.get('DOCKER_HOST')}"
-    )
+    assert env["DOCKER_HOST"] == f"unix://{root}/{folder}/podman.sock", f"DOCKER_HOST is {env.get('DOCKER_HOST')}"
 
 
 def test_environment_of_the_default_socket_adds_nothing(client: docker.DockerClient) -> None:
@@ -264,9 +260,7 @@ def test_ensure_with_docker_host_never_installs_another(bench: Bench) -> None:
 
 
 def test_ensure_on_another_distribution_says_what_to_install(bench: Bench) -> None:
-    with pytest.raises(
-        EngineNotFoundError, match="install Docker Engine with buildx and compose and start it"
-    ):
+    with pytest.raises(EngineNotFoundError, match="install Docker Engine with buildx and compose and start it"):
         engine.ensure(machine=replace(bench.machine, os_release=lambda: {"ID": "fedora"}))
 
 
@@ -296,9 +290,7 @@ def test_ensure_without_terminal_says_so_installs_and_starts(
 def test_install_keeps_packages_from_starting_a_daemon(bench: Bench) -> None:
     policy = bench.machine.root / "usr/sbin/policy-rc.d"
     seen: list[str] = []
-    bench.commands.answers["apt-cache policy"] = known(
-        "docker.io", "docker-buildx", "docker-compose", "mmdebstrap"
-    )
+    bench.commands.answers["apt-cache policy"] = known("docker.io", "docker-buildx", "docker-compose", "mmdebstrap")
     bench.commands.effect = lambda line: seen.append(policy.read_text()) if " install " in line else None
 
     engine._install(bench.machine, interactive=False)
@@ -348,9 +340,7 @@ def test_install_on_debian_12_takes_the_engine_alone_from_trixie(bench: Bench) -
         "Signed-by: /usr/share/keyrings/debian-archive-keyring.gpg",
     ], f"the new source is\n{stanza}"
     line = (etc / "sources.list.d/slurm-testbed-engine.list").read_text()
-    assert line == f"deb [signed-by=/key.gpg] {ARCHIVE}-security trixie-security main\n", (
-        f"the line is {line!r}"
-    )
+    assert line == f"deb [signed-by=/key.gpg] {ARCHIVE}-security trixie-security main\n", f"the line is {line!r}"
     pins = (etc / "preferences.d/slurm-testbed-engine").read_text()
     assert pins == (
         "Package: *\nPin: release n=trixie*\nPin-Priority: 100\n\n"
@@ -440,9 +430,7 @@ def test_ensure_after_an_unclean_end_removes_the_stale_pid_files(bench: Bench) -
     client.close()
 
 
-def test_start_never_puts_a_second_dockerd_beside_another(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_never_puts_a_second_dockerd_beside_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one that does not answer is waited for, not doubled."""
     monkeypatch.setattr(engine, "START_SECONDS", 0.5)
     bench.add_dockerd()
@@ -506,9 +494,7 @@ def test_stop_leaves_a_process_that_is_not_the_one_it_started(bench: Bench) -> N
 
 
 def test_stop_of_a_process_that_ignores_sigterm_says_what_it_awaited() -> None:
-    script = (
-        "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); input()"
-    )
+    script = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as stubborn:
@@ -569,9 +555,7 @@ def test_registry_answers_within_its_time_out(
 
 
 def test_registry_of_an_unknown_host_does_not_answer(client: docker.DockerClient) -> None:
-    assert not engine.registry_answers(client, image="nowhere.invalid/none:1"), (
-        "a host that cannot be has a registry"
-    )
+    assert not engine.registry_answers(client, image="nowhere.invalid/none:1"), "a host that cannot be has a registry"
 
 
 # --- sweeping
@@ -702,9 +686,7 @@ class FakeClient:
 
     def _container(self, name: str, owner: str) -> object:
         attrs = {"Names": [f"/{name}"], "Labels": {engine.LABEL_OWNER: owner}}
-        return type(
-            "C", (), {"attrs": attrs, "id": name, "remove": lambda _, **__: self.removed.append(name)}
-        )()
+        return type("C", (), {"attrs": attrs, "id": name, "remove": lambda _, **__: self.removed.append(name)})()
 
 
 def test_owner_that_died_is_dead_and_this_process_is_not(dead_owner: str) -> None:

@@ -145,8 +145,7 @@ def test_inv_whose_installation_failed_shows_why_and_tries_again(house: House) -
 
 def test_inv_twice_at_once_installs_once(house: House) -> None:
     running = [
-        subprocess.Popen([house.root / "inv", "x"], env=house.env, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
+        subprocess.Popen([house.root / "inv", "x"], env=house.env, stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
 
     answers = [process.communicate(timeout=60)[0] for process in running]

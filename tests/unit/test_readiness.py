@@ -81,15 +81,11 @@ def test_speed_gives_a_slow_machine_its_time(clock: list[float]) -> None:
 def test_deadline_passed_is_told_with_state_log_and_hint() -> None:
     log = "\n".join(f"line {number}" for number in range(1, 101)) + "\n"
 
-    error = failure_of(
-        lambda: None, deadline=0.02, state=lambda: "n1 is down", log=lambda: log, hint="look at slurmd"
-    )
+    error = failure_of(lambda: None, deadline=0.02, state=lambda: "n1 is down", log=lambda: log, hint="look at slurmd")
 
     tail = "\n".join(f"line {number}" for number in range(81, 101))
     assert str(error) == (
-        "waited 0.02 s for every node idle; last seen: n1 is down\n"
-        f"Log (its tail):\n{tail}\n"
-        "Hint: look at slurmd"
+        f"waited 0.02 s for every node idle; last seen: n1 is down\nLog (its tail):\n{tail}\nHint: look at slurmd"
     )
     seen = (error.awaited, error.deadline, error.last_state, error.log, error.hint)
     assert seen == ("every node idle", 0.02, "n1 is down", tail, "look at slurmd"), f"the parts are {seen}"

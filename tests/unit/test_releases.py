@@ -18,9 +18,7 @@ from slurm_testbed.releases import Release, Releases, Source
 SHA = "0" * 64
 
 
-def release(
-    version: str, support_end: date, *, sha256: str | None = SHA, follows: tuple[str, ...] = ()
-) -> Release:
+def release(version: str, support_end: date, *, sha256: str | None = SHA, follows: tuple[str, ...] = ()) -> Release:
     """A release with one source."""
     source = Source("schedmd", f"https://example.org/slurm-{version}.tar.bz2", sha256=sha256)
     return Release(version, support_end, ("v0.0.40",), follows, frozenset({"mysql"}), (source,))
@@ -46,9 +44,7 @@ def some() -> Releases:
     ("name", "found"),
     [("24.11", RECENT), ("24.11.4", PREVIOUS), ("22.05.8", OLD), (" v25.11 ", NEW)],
 )
-def test_find_takes_a_version_or_the_newest_of_a_minor_release(
-    some: Releases, name: str, found: Release
-) -> None:
+def test_find_takes_a_version_or_the_newest_of_a_minor_release(some: Releases, name: str, found: Release) -> None:
     assert some.find(name) == found
 
 
@@ -209,7 +205,7 @@ def test_missing_key_is_named_with_its_release(tmp_path: Path, entry: dict[str, 
 
 
 def test_entry_that_is_no_mapping_is_named_by_its_number(tmp_path: Path, entry: dict[str, Any]) -> None:
-    with pytest.raises(SlurmTestbedError, match="release number 2: is '24.11.6', not a mapping"):
+    with pytest.raises(SlurmTestbedError, match=r"release number 2: is '24\.11\.6', not a mapping"):
         load(tmp_path, entry, "24.11.6")
 
 

@@ -117,9 +117,7 @@ def shown(error: BaseException) -> str:
         ("26.05", ["v0.0.42", "v0.0.43", "v0.0.44", "v0.0.45"]),
     ],
 )
-def test_versions_are_found_oldest_first(
-    slurmrestd: Slurmrestd, rest: Rest, release: str, expected: list[str]
-) -> None:
+def test_versions_are_found_oldest_first(slurmrestd: Slurmrestd, rest: Rest, release: str, expected: list[str]) -> None:
     slurmrestd.serve(release)
 
     versions = rest.versions()
@@ -238,9 +236,7 @@ def test_status_of_an_error_comes_with_slurms_text(slurmrestd: Slurmrestd, rest:
     ]
     slurmrestd.answers["GET", "/slurm/v0.0.42/job/99"] = (404, {"jobs": [], "errors": errors})
 
-    with pytest.raises(
-        SlurmRestError, match=r"404 .*Invalid job id specified Unable to query JobId=99"
-    ) as refusal:
+    with pytest.raises(SlurmRestError, match=r"404 .*Invalid job id specified Unable to query JobId=99") as refusal:
         rest.job(99)
 
     assert (refusal.value.status, refusal.value.errors) == (404, errors), f"it says {refusal.value.errors}"
@@ -431,9 +427,7 @@ def test_cancel_deletes_the_job(slurmrestd: Slurmrestd, rest: Rest) -> None:
     rest.cancel(7)
 
     asked = slurmrestd.asked[-1]
-    assert (asked.method, asked.path) == ("DELETE", "/slurm/v0.0.42/job/7"), (
-        f"asked {asked.method} {asked.path}"
-    )
+    assert (asked.method, asked.path) == ("DELETE", "/slurm/v0.0.42/job/7"), f"asked {asked.method} {asked.path}"
 
 
 def test_ping_lists_the_controllers(slurmrestd: Slurmrestd, rest: Rest) -> None:

@@ -125,9 +125,7 @@ def test_checklist_with_an_unexplained_need_then_usage_error(tmp_path: Path) -> 
 def test_wrong_row_then_collection_error(
     repository: pytest.Pytester, marker: str, message: str, workers: tuple[str, ...]
 ) -> None:
-    repository.makepyfile(
-        test_it=f"import pytest\n@pytest.mark.{marker}\ndef test_a(): pass\n\ndef test_b(): pass\n"
-    )
+    repository.makepyfile(test_it=f"import pytest\n@pytest.mark.{marker}\ndef test_a(): pass\n\ndef test_b(): pass\n")
 
     ran = repository.runpytest(*workers)
 
@@ -160,9 +158,7 @@ def test_row_on_a_class_and_a_parameter_then_both_count(repository: pytest.Pytes
 
 
 def test_failed_then_passed_then_the_newest_result_wins(repository: pytest.Pytester, show: Show) -> None:
-    path = repository.makepyfile(
-        test_it="import pytest\n@pytest.mark.row('C-01')\ndef test_a(): assert False, 'no'\n"
-    )
+    path = repository.makepyfile(test_it="import pytest\n@pytest.mark.row('C-01')\ndef test_a(): assert False, 'no'\n")
     repository.runpytest().assert_outcomes(failed=1)
     failed = show()
     assert (failed["status"], states(failed)["C-01"], failed["rows"]["C-01"]) == (1, "failed", "not")
@@ -216,9 +212,7 @@ def test_failure_before_the_release_is_known_then_a_later_pass_replaces_it(tmp_p
 
 
 def test_older_result_merged_late_then_the_newer_stays(tmp_path: Path) -> None:
-    new, old = (
-        rows.Result("C-01", "t", outcome, time=time) for outcome, time in (("passed", "2"), ("failed", "1"))
-    )
+    new, old = (rows.Result("C-01", "t", outcome, time=time) for outcome, time in (("passed", "2"), ("failed", "1")))
 
     for result in (new, old):
         rows.merge_results(tmp_path / "rows.json", [result])
@@ -405,17 +399,13 @@ def test_test_that_is_gone_or_claims_less_then_its_results_do_not_count(
     )
     repository.runpytest().assert_outcomes(passed=2, failed=1)
 
-    path.write_text(
-        path.read_text().replace('"old", ', "").replace(', "C-14.1"', "").replace("test_b", "test_c")
-    )
+    path.write_text(path.read_text().replace('"old", ', "").replace(', "C-14.1"', "").replace("test_b", "test_c"))
 
     found = states(show())
     assert found == {"C-01": "proved", "C-14.1": "unproved", "C-14.2": "unproved", "V-08": "unproved"}
 
 
-def test_file_that_cannot_be_collected_then_said_and_status_1(
-    repository: pytest.Pytester, show: Show
-) -> None:
+def test_file_that_cannot_be_collected_then_said_and_status_1(repository: pytest.Pytester, show: Show) -> None:
     repository.makepyfile(
         test_good="import pytest\n@pytest.mark.row('C-01')\ndef test_a(): pass\n",
         test_bad="import nowhere_to_be\n",
