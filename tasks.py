@@ -21,6 +21,7 @@ from invoke.tasks import Task
 from rich.console import Console
 from rich.table import Table
 
+from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
 from slurm_testbed import faults
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer, running
@@ -299,11 +300,11 @@ def up(_: Context, release: str = "", nodes: int = 1, cgroups: bool = False) -> 
 @task()
 def down(_: Context) -> None:
     """
-    Remove every cluster of ours, also what a crash left behind.
+    Remove the clusters of `invoke up`, and what a crash left behind; `invoke clean` removes everything of ours.
 
     Example: invoke down
     """
-    removed = engines.sweep(engines.connect(), everything=True)
+    removed = engines.sweep(engines.connect(), owned_by=engines.UP_OWNER)
     print("\n".join(f"removed {what}" for what in removed) or "nothing of ours runs")
 
 
@@ -414,6 +415,44 @@ def doctor(_: Context, log: str = "") -> None:
         print(_up_cluster().diagnose())
 
 
+@task(
+    help={
+        "release": "which release; the default one if not given",
+        "only": "names of measures, separated by commas",
+        "repeat": "how many samples of each measure",
+        "json": "a file for everything, samples included",
+        "build": "measure the builds too, which takes minutes",
+        "compressed": "also the compressed sizes of the images",
+        "strict": "fail where a goal is missed",
+    }
+)
+def bench(
+    _: Context,
+    release: str = "",
+    only: str = "",
+    repeat: int = 0,
+    json: str = "",
+    build: bool = False,
+    compressed: bool = False,
+    strict: bool = False,
+) -> None:
+    """
+    Measure starts, jobs, REST, sizes and builds, as multiples of a bare container's start.
+
+    Example: invoke bench --only start,array --repeat 10
+    """
+    engines.ensure()
+    benchmarks.run(
+        release=release or None,
+        only=only,
+        repeat=repeat or None,
+        json_file=CALLER / json if json else None,
+        build=build,
+        compressed=compressed,
+        strict=strict,
+    )
+
+
 # --- clean -----------------------------------------------------------------------------------------------
 
 
@@ -431,4 +470,6 @@ def clean(_: Context, images: bool = False) -> None:
     print("\n".join(f"removed {what}" for what in removed) or "nothing of ours is there")
 
 
-ns = Collection(engine, build, test, rows, check, up, down, status, logs, shell, token, reproduce, doctor, keys, clean)
+ns = Collection(
+    *(engine, build, test, rows, check, up, down, status, logs, shell, token, reproduce, doctor, keys, bench, clean)
+)

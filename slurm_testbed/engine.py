@@ -38,7 +38,7 @@ LABEL_OWNER = f"{LABEL}.owner"
 #: Carried by every image of ours; its value is the version of the image's interface.
 LABEL_INTERFACE = f"{LABEL}.interface"
 #: Owner of what a person started and stops by name.
-UP_OWNER = "up"
+UP_OWNER = os.environ.get("SLURM_TESTBED_UP_OWNER", "up")
 
 CLI_DEFAULT = "unix:///var/run/docker.sock"
 PROBE_SECONDS = 20
@@ -980,11 +980,12 @@ def _amount(name: str, amount: float, least: float, unit: str, cost: str) -> Fin
 # --- cleaning --------------------------------------------------------------------------------------------
 
 
-def sweep(client: docker.DockerClient, *, everything: bool = False) -> list[str]:
+def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool = False) -> list[str]:
     """Remove the containers, networks and volumes of clusters whose owner has died.
 
     Args:
         client: the engine.
+        owned_by: remove those of this owner as well, alive or not.
         everything: remove those of living owners, and those that `invoke up` started, as well.
 
     Returns:
@@ -994,6 +995,11 @@ def sweep(client: docker.DockerClient, *, everything: bool = False) -> list[str]
         >>> isinstance(sweep(connect()), list)
         True
     """
+
+    def is_due(labels: Mapping[str, str] | None) -> bool:
+        label = (labels or {}).get(LABEL_OWNER, "")
+        return everything or (bool(label) and label == owned_by) or _is_dead(label)
+
     found: list[tuple[str, str, Mapping[str, str] | None, Callable[[], object]]] = []
     # Sparse: no inspection for each, which fails when another process removes one meanwhile.
     for container in client.containers.list(all=True, sparse=True, filters={"label": LABEL_CLUSTER}):
@@ -1008,11 +1014,7 @@ def sweep(client: docker.DockerClient, *, everything: bool = False) -> list[str]
         ("volume", str(volume.name), volume.attrs.get("Labels"), volume.remove)
         for volume in client.volumes.list(filters={"label": LABEL_CLUSTER})
     ]
-    return [
-        f"{kind} {name}"
-        for kind, name, labels, action in found
-        if (everything or _is_dead((labels or {}).get(LABEL_OWNER, ""))) and _remove(kind, name, action)
-    ]
+    return [f"{kind} {name}" for kind, name, labels, action in found if is_due(labels) and _remove(kind, name, action)]
 
 
 def _remove(kind: str, name: str, action: Callable[[], object]) -> bool:

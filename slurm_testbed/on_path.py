@@ -37,7 +37,8 @@ set -u
 command=$(basename "$0") pid={pids}/$$
 {exports}
 case "$PWD/" in {patterns}) ;; *)
-  echo "$command: the cluster sees" {roots} "and what is below; this is $PWD. Call on_path() for this folder." >&2; exit 1 ;;
+  echo "$command: the cluster sees" {roots} "and what is below; this is $PWD. Call on_path() for this folder." >&2
+  exit 1 ;;
 esac
 {copy_in}
 names=$(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' | grep -vxE '{local}' | sed 's/^/--env /')
