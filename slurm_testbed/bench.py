@@ -647,12 +647,9 @@ def with_own_caches(dockerfile: str, mark: str) -> str:
 
 def cache_records(listed: str, mark: str) -> list[str]:
     """The ids of the cache mounts whose id begins with a mark, from `docker buildx du --verbose`."""
-    ids = []
-    for record in re.split(r"\n\s*\n", listed):
-        fields = dict(re.findall(r"^([\w ]+):\s*(.*)$", record, re.MULTILINE))
-        if re.search(rf'with id "/?{re.escape(mark)}/', fields.get("Description", "")):
-            ids.append(fields["ID"])
-    return ids
+    # A description holds the whole command, which may have many lines.
+    records = re.split(r"^ID:\s*", listed, flags=re.MULTILINE)[1:]
+    return [record.split()[0] for record in records if re.search(rf'with id "/?{re.escape(mark)}/', record)]
 
 
 @contextlib.contextmanager

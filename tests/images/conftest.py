@@ -38,16 +38,18 @@ class Image:
         target: its name in the bake file.
         release: the release in it.
         client: the engine.
+        full_name: a name of another form than ours.
     """
 
     target: str
     release: Release
     client: docker.DockerClient = field(repr=False)
+    full_name: str = ""
 
     @property
     def name(self) -> str:
         """The full name, with repository and version."""
-        return image_name(self.target, self.release)
+        return self.full_name or image_name(self.target, self.release)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -174,9 +176,7 @@ def _idle() -> Iterator[Callable[[Image], Slurm]]:
         def get(image: Image) -> Slurm:
             if image.name not in running:
                 options = ["--entrypoint=sleep", "--init"]
-                running[image.name] = stack.enter_context(
-                    image.started("infinity", options=options, ready=False)
-                )
+                running[image.name] = stack.enter_context(image.started("infinity", options=options, ready=False))
             return running[image.name]
 
         yield get
@@ -232,9 +232,7 @@ def layer_files(client: docker.DockerClient, names: Sequence[str]) -> list[Layer
         assert process.wait() == 0, "docker save failed"
     found = []
     for layer in {layer for image in manifest for layer in image["Layers"]}:
-        users = ", ".join(
-            tag for image in manifest if layer in image["Layers"] for tag in image["RepoTags"] or ()
-        )
+        users = ", ".join(tag for image in manifest if layer in image["Layers"] for tag in image["RepoTags"] or ())
         found += [LayerFile(users, *file) for file in blobs[layer]]
     assert found, f"docker save gave no file of {', '.join(names)}"
     return found

@@ -359,6 +359,14 @@ Size:\t\t0B
 Description:\tcached mount /var/foo from exec /bin/sh -c make with id "/bench-1/var/foo"
 Type:\t\texec.cachemount
 
+ID:\t\tours2
+Size:\t\t222.1MB
+Description:\tcached mount /var/cache/apt from exec /bin/sh -c set -eu
+
+apt-get update -qq
+ with id "/bench-1/var/cache/apt"
+Type:\t\texec.cachemount
+
 ID:\t\ttheirs
 Description:\tcached mount /var/foo from exec /bin/sh -c make with id "/bench-12/var/foo"
 
@@ -370,4 +378,4 @@ Reclaimable:\t2.384GB
 
     found = bench.cache_records(listed, "bench-1")
 
-    assert found == ["ours1"], f"it would remove {found}"
+    assert found == ["ours1", "ours2"], f"it would remove {found}"

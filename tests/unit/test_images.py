@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -26,9 +27,7 @@ from slurm_testbed.errors import BuildError, EngineError, NoSourceError, UsageEr
 from slurm_testbed.releases import Release, Releases
 
 RELEASE = Release("24.11.5")
-needs_docker = pytest.mark.skipif(
-    shutil.which("docker") is None, reason="needs the command docker with buildx"
-)
+needs_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="needs the command docker with buildx")
 
 
 # --- names and sizes -------------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     fake = FakeClient()
     monkeypatch.setattr(engine, "connect", lambda: fake)
     monkeypatch.setattr(engine, "environment", lambda: {"PATH": os.environ["PATH"]})
-    monkeypatch.setattr(engine, "registry_answers", lambda _, image: False)
+    monkeypatch.setattr(engine, "registry_answers", lambda _, **__: False)
     return fake
 
 
@@ -238,9 +237,7 @@ def test_missing_docker_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "docker-buildx" in error.value.hint
 
 
-def test_docker_without_buildx_is_named(
-    monkeypatch: pytest.MonkeyPatch, program: Callable[[str, str], Path]
-) -> None:
+def test_docker_without_buildx_is_named(program: Callable[[str, str], Path]) -> None:
     program("docker", """echo "docker: 'buildx' is not a docker command." >&2; exit 1""")
 
     with pytest.raises(EngineError, match="docker has no buildx"):
@@ -307,9 +304,7 @@ def mmdebstrap(program: Callable[[str, str], Path], tmp_path: Path) -> Path:
     return notes
 
 
-def test_base_is_bootstrapped_where_no_registry_answers(
-    client: FakeClient, said: list[str], mmdebstrap: Path
-) -> None:
+def test_base_is_bootstrapped_where_no_registry_answers(client: FakeClient, said: list[str], mmdebstrap: Path) -> None:
     assert choose(client, said) == images.BOOTSTRAP_BASE
 
     assert client.known[images.BOOTSTRAP_BASE].content == b"tar\nLABEL org.slurm-testbed.base=trixie"
@@ -317,9 +312,7 @@ def test_base_is_bootstrapped_where_no_registry_answers(
     assert "://" not in mmdebstrap.read_text(), "a mirror's address was written"
 
 
-def test_fresh_bootstrapped_base_is_taken_again(
-    client: FakeClient, said: list[str], mmdebstrap: Path
-) -> None:
+def test_fresh_bootstrapped_base_is_taken_again(client: FakeClient, said: list[str], mmdebstrap: Path) -> None:
     client.known[images.BOOTSTRAP_BASE] = FakeImage(created=datetime.now(UTC) - timedelta(days=29))
 
     assert choose(client, said) == images.BOOTSTRAP_BASE
@@ -347,27 +340,23 @@ def test_missing_mmdebstrap_says_how_to_get_it(
     assert "apt-get install mmdebstrap" in error.value.hint
 
 
-def test_failing_mmdebstrap_is_quoted(
-    client: FakeClient, said: list[str], program: Callable[[str, str], Path]
-) -> None:
+def test_failing_mmdebstrap_is_quoted(client: FakeClient, said: list[str], program: Callable[[str, str], Path]) -> None:
     program("mmdebstrap", "echo 'E: no such suite' >&2; exit 25")
 
-    with pytest.raises(
-        BuildError, match="could not bootstrap Debian trixie; its last lines:\nE: no such suite"
-    ):
+    with pytest.raises(BuildError, match="could not bootstrap Debian trixie; its last lines:\nE: no such suite"):
         choose(client, said)
 
 
-def test_failing_import_is_told(client: FakeClient, said: list[str], mmdebstrap: Path) -> None:
+@pytest.mark.usefixtures("mmdebstrap")
+def test_failing_import_is_told(client: FakeClient, said: list[str]) -> None:
     client.answer = '{"error":"no space"}'
 
-    with pytest.raises(BuildError, match="did not import the base: .*no space"):
+    with pytest.raises(BuildError, match=r"did not import the base: .*no space"):
         choose(client, said)
 
 
-def test_base_is_not_bootstrapped_for_another_architecture(
-    client: FakeClient, said: list[str], mmdebstrap: Path
-) -> None:
+@pytest.mark.usefixtures("mmdebstrap")
+def test_base_is_not_bootstrapped_for_another_architecture(client: FakeClient, said: list[str]) -> None:
     client.machine = "pdp11"
 
     with pytest.raises(BuildError, match="does not run on the engine's pdp11"):
@@ -519,25 +508,23 @@ def build(run: FakeRun, said: list[str], *arguments: Any, **options: Any) -> lis
 
 
 @needs_docker
-def test_build_without_arguments_makes_client_and_single_node_of_the_default(
-    run: FakeRun, said: list[str]
-) -> None:
+def test_build_without_arguments_makes_client_and_single_node_of_the_default(run: FakeRun, said: list[str]) -> None:
+    default, why = Releases.load().default()
+
     built = build(run, said)
 
     assert [(image.name, image.size) for image in built] == [
-        ("slurm-testbed/slurm-client:24.11.5", 5),
-        ("slurm-testbed/slurm-single-node:24.11.5", 5),
+        (f"slurm-testbed/slurm-client:{default}", 5),
+        (f"slurm-testbed/slurm-single-node:{default}", 5),
     ]
-    assert said[0].startswith("Slurm 24.11.5 by default: ")
+    assert said[0] == why
     argv, env = run.calls[0]
     assert list(argv[1:3]) == ["buildx", "bake"]
-    assert (env["VERSION"], env["BASE"]) == ("24.11.5", "debian:trixie-slim")
+    assert (env["VERSION"], env["BASE"]) == (default.version, "debian:trixie-slim")
 
 
 @needs_docker
-def test_releases_are_built_one_after_another_with_a_warning_past_their_support(
-    run: FakeRun, said: list[str]
-) -> None:
+def test_releases_are_built_one_after_another_with_a_warning_past_their_support(run: FakeRun, said: list[str]) -> None:
     build(run, said, ["slurm-client"], Releases.load().all)
 
     assert [env["VERSION"] for _, env in run.calls] == ["22.05.8", "24.11.5"]
@@ -565,12 +552,8 @@ def test_given_source_is_passed_and_names_the_version(run: FakeRun, said: list[s
 
 
 @needs_docker
-def test_given_source_of_another_release_than_asked_is_refused(
-    run: FakeRun, said: list[str], checkout: Path
-) -> None:
-    with pytest.raises(
-        UsageError, match=r"slurm-main is Slurm 25\.05\.1, and release 24\.11\.5 is asked for"
-    ):
+def test_given_source_of_another_release_than_asked_is_refused(run: FakeRun, said: list[str], checkout: Path) -> None:
+    with pytest.raises(UsageError, match=r"slurm-main is Slurm 25\.05\.1, and release 24\.11\.5 is asked for"):
         build(run, said, releases=[RELEASE], source=checkout)
 
 
@@ -601,9 +584,7 @@ def test_ca_bundle_of_the_host_is_a_build_secret(
 
 # --- what a build says -----------------------------------------------------------------------------------
 
-STEP = (
-    "[slurm-client source 2/2] RUN --mount=type=secret,id=ca A_B=$([ ! -s /x ] || echo y) /build/fetch-source"
-)
+STEP = "[slurm-client source 2/2] RUN --mount=type=secret,id=ca A_B=$([ ! -s /x ] || echo y) /build/fetch-source"
 NO_SOURCE = """\
 slurm-testbed: no source of Slurm 24.11.5 could be had. Tried:
 slurm-testbed:   https://example.org/slurm-24.11.5.tar.bz2: curl exited with 6
@@ -623,15 +604,13 @@ def summary(output: str, reason: str) -> str:
     """How every progress ends."""
     lines = [f"1.657 {line}" for line in output.splitlines()]
     excerpt = ["Dockerfile:29", "--------------------", "  28 |     WORKDIR /src", "--------------------"]
-    return "\n".join(
-        ["------", f" > {STEP}:", *lines, "------", *excerpt, f"ERROR: failed to solve: {reason}"]
-    )
+    return "\n".join(["------", f" > {STEP}:", *lines, "------", *excerpt, f"ERROR: failed to solve: {reason}"])
 
 
 def coloured(output: str) -> str:
     """The end of a terminal's progress of a build whose step fails with this output."""
-    picture = "\x1b[31m => ERROR [source 2/2] RUN\n\x1b[0m => => # 1.6 slurm-testbed: no sou\n\x1b[6A\x1b[0G\x1b[?25h"
-    return picture + summary(output, "exit code: 1")
+    picture = "\x1b[31m => ERROR [source 2/2] RUN\n\x1b[0m => => # 1.6 slurm-testbed: no sou\n"
+    return picture + "\x1b[6A\x1b[0G\x1b[?25h" + summary(output, "exit code: 1")
 
 
 @pytest.fixture
@@ -665,7 +644,7 @@ def test_missing_source_is_told_in_the_builds_own_words(
 
 @needs_docker
 def test_missing_part_is_told_in_the_builds_own_words(failed: Callable[[str], BuildError]) -> None:
-    text = "Slurm 24.11.5 was built without auth_jwt (is libjwt-dev there?): usr/lib/slurm/auth_jwt.so is missing."
+    text = "Slurm 24.11.5 was built without auth_jwt (is libjwt-dev there?): auth_jwt.so is missing."
 
     assert str(failed(plain(f"a warning\nslurm-testbed: {text}"))) == text
 
@@ -674,9 +653,7 @@ def test_missing_part_is_told_in_the_builds_own_words(failed: Callable[[str], Bu
 def test_failing_compile_shows_the_steps_last_lines(failed: Callable[[str], BuildError]) -> None:
     error = failed(plain("\n".join(f"cc{number}" for number in range(60)) + "\nmake: *** Error 1"))
 
-    assert error.message.startswith(
-        "the images of Slurm 24.11.5 could not be built: failed to solve: exit code: 1\n"
-    )
+    assert error.message.startswith("the images of Slurm 24.11.5 could not be built: failed to solve: exit code: 1\n")
     assert "Last lines of [slurm-client source 2/2] RUN /build/fetch-source:\ncc36\n" in error.message
     assert error.message.endswith("cc59\nmake: *** Error 1")
     assert "BUILDKIT_PROGRESS=plain" in error.hint
@@ -753,7 +730,7 @@ def test_build_with_plain_progress_passes_every_line_on(
 
 
 def test_build_on_a_terminal_shows_bakes_own_progress_and_keeps_its_end(
-    program: Callable[[str, str], Path], tmp_path: Path
+    program: Callable[[str, str], Path],
 ) -> None:
     docker_ = program("docker", "test -t 2 && printf 'a\\033[1Ab\\n' >&2; exit 4")
     code = (
@@ -762,9 +739,7 @@ def test_build_on_a_terminal_shows_bakes_own_progress_and_keeps_its_end(
     )
     screen, theirs = pty.openpty()
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
     os.close(theirs)
     shown = os.read(screen, 1000)
     os.close(screen)
@@ -815,4 +790,4 @@ def test_revision_says_that_images_were_changed_since(repository: Callable[..., 
 
 
 def test_revision_of_a_wheel_is_its_version(tmp_path: Path) -> None:
-    assert images._revision(tmp_path) == "0.1.0"
+    assert images._revision(tmp_path) == importlib.metadata.version("slurm-testbed")

@@ -1,0 +1,181 @@
+"""Real builds: which release, under which name, and what is said when one cannot be had."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from slurm_testbed import data, engine, images
+from slurm_testbed.errors import BuildError, NoSourceError
+from slurm_testbed.readiness import wait_until
+from slurm_testbed.releases import Release, Releases, generate
+
+DIGEST = "e1a5547edd212c38b5e3230a284133f777b32746551f094aaa81cc4af375e332"
+
+
+@pytest.fixture(scope="session")
+def client() -> docker.DockerClient:
+    """The engine."""
+    return engine.connect()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of images/ to spoil."""
+    return Path(shutil.copytree(data.images(), tmp_path / "images"))
+
+
+@pytest.fixture
+def repository(client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A REPOSITORY of this test alone, whose images are removed afterwards."""
+    name = f"slurm-testbed-test-{secrets.token_hex(4)}"
+    monkeypatch.setenv("REPOSITORY", name)
+    yield name
+    for image in client.images.list(filters={"reference": f"{name}/*"}):
+        for tag in image.tags:
+            client.images.remove(tag)
+
+
+def content(client: docker.DockerClient, image: str, path: str) -> str:
+    """A file of an image that need not have a shell."""
+    container = client.containers.create(image, ["none"])
+    try:
+        stream, _ = container.get_archive(path)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+            member = archive.extractfile(archive.getnames()[0])
+            assert member is not None, f"{path} is no file"
+            return member.read().decode()
+    finally:
+        container.remove(v=True)
+
+
+@pytest.mark.row("C-05.1", "C-05.2")
+@pytest.mark.parametrize("release", Releases.load().all, ids=str)
+def test_built_image_has_the_asked_name_and_release(
+    client: docker.DockerClient, repository: str, release: Release
+) -> None:
+    if not images.exists(client, images.image_name("slurm-client", release, images.REPOSITORY)):
+        pytest.skip(f"Slurm {release} is not built here: invoke build --release {release.minor}")
+
+    (built,) = images.build(["slurm-tree"], [release])
+
+    assert built.tags == (f"{repository}/slurm-tree:{release}", f"{repository}/slurm-tree:{release.minor}")
+    env = content(client, built.name, "/usr/share/slurm-testbed/release.env")
+    assert f"SLURM_RELEASE={release}\n" in env
+    labels = client.images.get(built.name).labels
+    assert labels["org.opencontainers.image.version"] == release.version
+
+
+def test_wrong_digest_is_told_with_what_was_tried(folder: Path) -> None:
+    path = folder / "releases.yaml"
+    path.write_text(path.read_text().replace(DIGEST, "f" * 64))
+    generate(folder)
+
+    with pytest.raises(NoSourceError) as error:
+        images.build(["slurm-tree"], [Releases.load().find("24.11")], folder=folder)
+
+    text = str(error.value)
+    assert text.startswith("no source of Slurm 24.11.5 could be had. Tried:")
+    assert "slurm-24.11.5.tar.bz2: releases.yaml has no digest for it, so it was not tried" in text
+    assert f"slurm-wlm in trixie: its SHA-256 is {DIGEST}, not {'f' * 64}" in text
+    assert "--source" in error.value.hint
+
+
+def test_release_that_the_table_lacks_is_told_with_those_it_has() -> None:
+    with pytest.raises(BuildError, match=r"unknown release 99\.05\.0: sources\.tsv has 22\.05\.8 24\.11\.5"):
+        images.build(["slurm-tree"], [Release("99.05.0")])
+
+
+@pytest.mark.parametrize("kind", ["folder", "tarball"])
+def test_given_source_without_configure_is_told(tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "slurm-99.05.1"
+    source.mkdir()
+    (source / "META").write_text("  Name:\tslurm\n  Version:\t99.05.1\n")
+    if kind == "tarball":
+        source = Path(shutil.make_archive(str(source), "gztar", tmp_path, source.name))
+
+    with pytest.raises(BuildError, match="the given source has no configure script"):
+        images.build(["slurm-tree"], source=source)
+
+
+# A shell that runs tests in the background has children ignore SIGINT.
+BUILD = """
+import signal, sys
+from pathlib import Path
+from slurm_testbed import images
+signal.signal(signal.SIGINT, signal.default_int_handler)
+images.build(["slurm-tree"], folder=Path(sys.argv[1]))
+"""
+
+
+def running(word: str) -> list[str]:
+    """The command lines of this machine's processes with this word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            words = path.read_text().split("\0")
+            if word in words:
+                found.append(" ".join(words))
+    return found
+
+
+def working_in(folder: Path) -> list[str]:
+    """The processes of this machine whose working directory this is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if path.readlink() == folder:
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.fixture
+def screen() -> Iterator[int]:
+    """A terminal to write to, on which nobody looks."""
+    ours, theirs = pty.openpty()
+
+    def look_away() -> None:
+        with contextlib.suppress(OSError):  # the last writer has closed it
+            while os.read(ours, 1 << 16):
+                pass
+
+    thread = threading.Thread(target=look_away)
+    thread.start()
+    yield theirs
+    os.close(theirs)
+    thread.join()
+    os.close(ours)
+
+
+@pytest.mark.parametrize("on_terminal", [False, True], ids=["lines", "terminal"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_build_leaves_nothing_running(
+    client: docker.DockerClient, folder: Path, screen: int, number: signal.Signals, on_terminal: bool
+) -> None:
+    if client.info()["KernelVersion"] != os.uname().release:
+        pytest.skip("the engine's processes are not seen from here")
+    seconds = f"86400.{secrets.randbelow(10**9)}"
+    (folder / "slurm/build/fetch-source").write_text(f"#!/bin/sh\nexec sleep {seconds}\n")
+    argv = [sys.executable, "-c", BUILD, str(folder)]
+    process = subprocess.Popen(argv, stderr=screen if on_terminal else subprocess.DEVNULL)
+    wait_until(lambda: running(seconds), "the build to run", deadline=60)
+
+    process.send_signal(number)
+    process.wait(15)  # not killed: it has cleaned up by itself
+
+    wait_until(lambda: not running(seconds), "the build's processes to end", deadline=10)
+    wait_until(lambda: not working_in(folder), "docker to end, which ran in the folder", deadline=10)

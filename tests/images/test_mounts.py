@@ -1,0 +1,181 @@
+"""The documents' own mounts: keys of any owner and mode, Slurm's files on the client, and what is wrong with some."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import pytest
+
+from slurm_testbed import ClusterKeys, SlurmContainer
+from tests.images.conftest import Image
+
+#: Asked as root: nobody else may read the key in use.
+KEY_IN_USE = """
+    file=/etc/munge/munge.key
+    [ -e $file ] && ! grep -q " $file " /proc/self/mountinfo || file=/run/munge/munge.key
+    stat --format='%U:%G %a' $file
+    sha256sum < $file
+    munge --no-input | unmunge | grep ^STATUS:
+"""
+
+
+class Source(NamedTuple):
+    """What of a mounted file must stay as it is."""
+
+    digest: str
+    uid: int
+    gid: int
+    mode: int
+    mtime: int
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """Look at a file."""
+        stat = path.stat()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(digest, stat.st_uid, stat.st_gid, stat.st_mode, stat.st_mtime_ns)
+
+
+def check_key_in_use(image: Image, key: Path, mount: str, extra: Sequence[str] = ()) -> None:
+    """Start with a mounted key: it is in use as munge:munge 0400, munge works, and its source is as it was."""
+    before = Source.of(key)
+    options = [f"--volume={key}:{mount}", "--env=SLURM_TESTBED_USER=root", "--env=SLURM_ACCOUNTING=no", *extra]
+
+    done = image.run("sh", "-c", KEY_IN_USE, options=options)
+
+    assert done.returncode == 0, done.stderr
+    owner, digest, status = done.stdout.splitlines()
+    assert owner == "munge:munge 400"
+    assert digest.split()[0] == before.digest, "another key is in use"
+    assert "Success" in status
+    assert Source.of(key) == before, "the mounted file was changed"
+
+
+OWNERS_AND_MODES = pytest.mark.parametrize(
+    ("uid", "mode"), [(0, 0o644), (12345, 0o400), (0, 0o777)], ids=["root 0644", "uid 12345 0400", "root 0777"]
+)
+
+
+@pytest.fixture
+def give(not_checkable: Callable[[str, str], NoReturn]) -> Callable[[Path, int, int], None]:
+    """Give a file to a user with a mode; only root can."""
+
+    def change(path: Path, uid: int, mode: int) -> None:
+        path.chmod(mode)
+        if uid != os.getuid():
+            if os.geteuid() != 0:
+                not_checkable("root", "only root can give files away")
+            os.chown(path, uid, uid)
+
+    return change
+
+
+@pytest.mark.row("C-07.1", "C-08.1", "C-08.2", "C-08.3", "C-08.4")
+@OWNERS_AND_MODES
+def test_single_node_uses_a_copy_of_a_key_of_any_owner_and_mode(
+    image: Image, key_file: Path, give: Callable[[Path, int, int], None], uid: int, mode: int
+) -> None:
+    give(key_file, uid, mode)
+
+    check_key_in_use(image, key_file, "/tmp/munge.key:ro")
+
+
+@pytest.mark.row("C-07.1", "C-08.4")
+def test_single_node_leaves_a_writable_mount_as_it_is(image: Image, key_file: Path) -> None:
+    check_key_in_use(image, key_file, "/tmp/munge.key")
+
+
+@pytest.mark.row("C-07.2", "C-08.1", "C-08.2", "C-08.3", "C-08.4")
+@OWNERS_AND_MODES
+def test_client_uses_a_copy_of_a_key_of_any_owner_and_mode(
+    client_image: Image, key_file: Path, give: Callable[[Path, int, int], None], uid: int, mode: int
+) -> None:
+    give(key_file, uid, mode)
+
+    check_key_in_use(client_image, key_file, "/tmp/munge/munge.key")
+
+
+@pytest.mark.parametrize("place", ["/run/secrets/munge.key", "/tmp/munge.key", "/etc/munge/munge.key"])
+def test_key_may_also_be_mounted_elsewhere(client_image: Image, key_file: Path, place: str) -> None:
+    check_key_in_use(client_image, key_file, f"{place}:ro")
+
+
+def test_start_shows_the_keys_fingerprint_and_not_the_key(client_image: Image, key_file: Path) -> None:
+    options = [f"--volume={key_file}:/tmp/munge/munge.key:ro", "--env=SLURM_TESTBED_VERBOSE=1"]
+    key_file.write_text("0123456789abcdef" * 8)
+
+    done = client_image.run("true", options=options)
+
+    digest = hashlib.sha256(key_file.read_bytes()).hexdigest()[:16]
+    assert f"SHA256:{digest} (from /tmp/munge/munge.key)" in done.stderr
+    assert key_file.read_text()[:16] not in done.stderr + done.stdout
+
+
+# --- what is wrong with a key ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "place"), [("slurm-single-node", "/tmp/munge.key"), ("slurm-client", "/tmp/munge/munge.key")]
+)
+def test_missing_key_file_is_told(image: Image, tmp_path: Path, place: str) -> None:
+    # Docker makes a folder of this name.
+    done = image.run("true", options=[f"--volume={tmp_path / 'missing.key'}:{place}"])
+
+    assert done.returncode == 1
+    assert f"{place} is a folder: Docker makes one where the file to mount is missing." in done.stderr
+    assert "hint: make the key file first" in done.stderr
+
+
+def test_short_key_is_told(image: Image, tmp_path: Path) -> None:
+    key = tmp_path / "munge.key"
+    key.write_bytes(bytes(31))
+
+    done = image.run(options=[f"--volume={key}:/tmp/munge.key:ro"])
+
+    assert done.returncode == 1
+    assert "the key /tmp/munge.key has 31 bytes; a key has at least 32." in done.stderr
+    assert "hint: make one: dd if=/dev/urandom" in done.stderr
+
+
+# --- the client's own command in the document ------------------------------------------------------------
+
+
+@pytest.mark.row("C-07.2", "C-07.3", "C-07.4", "C-07.5", "C-07.6")
+def test_client_with_the_documents_mounts_speaks_to_the_cluster(
+    client_image: Image, slurm_cluster: SlurmContainer, slurm_keys: ClusterKeys, tmp_path: Path
+) -> None:
+    contents = {
+        "/tmp/munge/munge.key": slurm_keys.munge.data,
+        "/etc/slurm/slurm.conf": slurm_cluster.read("/etc/slurm/slurm.conf").encode(),
+        "/etc/slurm/slurmdbd.conf": slurm_cluster.read("/etc/slurm/slurmdbd.conf").encode(),
+        "/etc/slurm/jwt_hs256.key": slurm_keys.jwt.data,
+    }
+    mounts = []
+    for place, data in contents.items():
+        path = tmp_path / Path(place).name
+        path.write_bytes(data)
+        mounts.append(f"--volume={path}:{place}")
+    before = [Source.of(path) for path in sorted(tmp_path.iterdir())]
+    typed = """
+        slurm-entrypoint sinfo --noheader --format=%T < /dev/null || exit
+        slurm-entrypoint srun hostname < /dev/null || exit
+        slurm-entrypoint sbatch --parsable --output=/dev/null --wrap=true < /dev/null || exit
+        sha256sum /etc/slurm/slurm.conf /etc/slurm/slurmdbd.conf /etc/slurm/jwt_hs256.key
+    """
+    options = ["--entrypoint=bash", f"--network={slurm_cluster.network_name}", *mounts]
+
+    done = client_image.run(stdin=typed, options=options)
+
+    assert done.returncode == 0, done.stderr
+    state, host, job, *sums = done.stdout.splitlines()
+    assert state in {"idle", "mixed", "allocated"}
+    assert host == slurm_cluster.name
+    assert slurm_cluster.job(int(job)).wait().state == "COMPLETED"
+    for line in sums:
+        digest, place = line.split()
+        assert digest == hashlib.sha256(contents[place]).hexdigest(), f"{place} is not the mounted file"
+    assert [Source.of(path) for path in sorted(tmp_path.iterdir())] == before, "a mounted file was changed"
