@@ -62,7 +62,7 @@ def test_users_have_their_associations(slurm: Slurm) -> None:
 
 def test_user_without_an_association_is_refused(slurm: Slurm) -> None:
     with pytest.raises(CommandError, match="Invalid account or account/partition combination"):
-        slurm.sbatch(wrap="true", user="slurmrestd", workdir="/tmp")  # noqa: S108  # inside the container
+        slurm.sbatch(wrap="true", user="slurmrestd", workdir="/tmp")  # inside the container
 
 
 def test_limit_of_an_association_holds_a_job_back(slurm: Slurm) -> None:

@@ -16,7 +16,7 @@ import pytest
 from slurm_testbed.errors import RestUnreachableError, SlurmRestError, SlurmTestbedError
 from slurm_testbed.rest import Rest
 
-TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdW4iOiJhbGljZSJ9.do-not-show"  # noqa: S105
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdW4iOiJhbGljZSJ9.do-not-show"
 
 #: What `/openapi/v3` of each release lists; the paths end in a slash in some and not in others.
 PATHS = {
@@ -376,7 +376,7 @@ def test_submit_sends_what_slurm_refuses_a_job_without(slurmrestd: Slurmrestd, r
     rest.submit("#!/bin/sh")
 
     job = slurmrestd.asked[-1].body["job"]
-    assert job["current_working_directory"] == "/tmp", f"sent {job}"  # noqa: S108
+    assert job["current_working_directory"] == "/tmp", f"sent {job}"
     assert [line.partition("=")[0] for line in job["environment"]] == ["PATH"], f"sent {job}"
 
 
