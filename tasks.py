@@ -166,8 +166,12 @@ def test(context: Context, release: str = "", workers: str = "auto") -> None:
     releases = release or ",".join(_built_releases(client))
     argv = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=worksteal"]
     argv += [f"--slurm-release={releases}", *shlex.split(context.remainder)]
+    process = subprocess.Popen(argv, cwd=ROOT, env=engines.environment())
     try:
-        code = subprocess.run(argv, cwd=ROOT, env=engines.environment(), check=False).returncode
+        code = process.wait()
+    except KeyboardInterrupt:
+        # pytest got the Ctrl-C too; its workers remove their clusters before it ends.
+        code = process.wait()
     finally:
         engines.sweep(client)
     if code:
@@ -281,7 +285,15 @@ def up(_: Context, release: str = "", nodes: int = 1, cgroups: bool = False) -> 
     cluster = SlurmContainer(release or None, nodes=nodes, cgroups=cgroups, owner=engines.UP_OWNER)
     started = time.monotonic()
     cluster.start()
-    print(f"{cluster.image} is ready after {time.monotonic() - started:.1f} s as {cluster.name}\n")
+    try:
+        _show(cluster, nodes, time.monotonic() - started)
+    except BaseException:
+        cluster.stop()
+        raise
+
+
+def _show(cluster: SlurmContainer, nodes: int, seconds: float) -> None:
+    print(f"{cluster.image} is ready after {seconds:.1f} s as {cluster.name}\n")
     print(f"$ sinfo\n{cluster.run(['sinfo']).stdout}")
     job = cluster.sbatch(wrap="srun hostname && srun id", nodes=nodes)
     print(f'$ sbatch --nodes={nodes} --wrap "srun hostname && srun id"\nSubmitted batch job {job.id}')

@@ -143,7 +143,9 @@ class ContainerSubstrate:
         """A daemon's log file, or the container's own log."""
         if daemon is None:
             return self.container.logs().decode(errors="replace")
-        files = "/var/log/munge/munged.log" if daemon == "munged" else f"/var/log/slurm/{daemon}*.log"
+        # Each slurmd has a log of its own, by the name of its node.
+        files = "/var/log/munge/munged.log" if daemon == "munged" else f"/var/log/slurm/{daemon}.log"
+        files = "/var/log/slurm/slurmd-*.log" if daemon == "slurmd" else files
         return self.exec(host, ["sh", "-c", f"cat {files}"]).stdout
 
     def attach(self, host: str) -> Attach:  # noqa: ARG002  # there is only one
@@ -419,7 +421,8 @@ class SlurmClient:
 
     Example:
         >>> with SlurmContainer("24.11") as slurm, SlurmClient(slurm) as client:  # doctest: +SKIP
-        ...     client.run(["srun", "hostname"], user="alice").stdout
+        ...     client.run(["srun", "id", "--name", "--user"], user="alice").stdout
+        'alice\\n'
     """
 
     def __init__(

@@ -228,7 +228,7 @@ class Slurm:
 
         Example:
             >>> slurm.sbatch(wrap="hostname", nodes=2, user="alice")  # doctest: +SKIP
-            <Job 1>
+            <Job ...>
         """
         if sum(source is not None for source in (wrap, script, path)) != 1:
             raise UsageError("sbatch takes exactly one of wrap, script and path")
@@ -244,8 +244,8 @@ class Slurm:
         """Run a command as a job and return what it printed: srun(1).
 
         Example:
-            >>> slurm.srun("hostname", nodes=1)  # doctest: +SKIP
-            'slurm\\n'
+            >>> slurm.srun("printenv", "SLURM_NTASKS", ntasks=1)  # doctest: +SKIP
+            '1\\n'
         """
         user = user or self.user
         return self.run(["srun", *_long_options(options), *argv], user=user, workdir=self.home(user)).stdout
@@ -268,8 +268,8 @@ class Slurm:
         """Accounting records as dictionaries by column: sacct(1).
 
         Example:
-            >>> slurm.sacct("--jobs=1", "--format=JobID,State")  # doctest: +SKIP
-            [{'JobID': '1', 'State': 'COMPLETED'}, {'JobID': '1.batch', 'State': 'COMPLETED'}]
+            >>> slurm.sacct("--allocations", "--format=JobID,State")  # doctest: +SKIP
+            [{'JobID': '1', 'State': 'FAILED'}...]
         """
         text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
         return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))
@@ -301,7 +301,7 @@ class Slurm:
 
         Example:
             >>> slurm.rest(user="alice").get("ping")["pings"]  # doctest: +SKIP
-            [{'hostname': 'slurm', 'pinged': 'UP', ...}]
+            [{'hostname': 'slurm-...', ...}]
         """
         user = user or self.user
         return Rest(self.rest_url(), user, self.token(user), version=version)
@@ -364,7 +364,8 @@ class Slurm:
 
         Example:
             >>> with slurm.on_path(workdir):  # doctest: +SKIP
-            ...     subprocess.run(["sbatch", "--wait", "job.sh"], check=True)
+            ...     subprocess.run(["sbatch", "--wait", "job.sh"], cwd=workdir, check=True)
+            CompletedProcess(...)
         """
         from slurm_testbed.on_path import commands_on_path
 

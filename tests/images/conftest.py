@@ -228,7 +228,7 @@ def layer_files(client: docker.DockerClient, names: Sequence[str]) -> list[Layer
                 if file is not None and member.name == "manifest.json":
                     manifest = json.load(file)
                 elif file is not None:
-                    blobs[member.name] = list(_files(cast(IO[bytes], file)))
+                    blobs[member.name] = list(_files(file))
         assert process.wait() == 0, "docker save failed"
     found = []
     for layer in {layer for image in manifest for layer in image["Layers"]}:

@@ -26,6 +26,12 @@ def container_of(slurm: Slurm) -> Container:
     return slurm.substrate.container
 
 
+def health(container: Container) -> str:
+    """What Docker's health check says now."""
+    container.reload()
+    return str(container.attrs["State"]["Health"]["Status"])
+
+
 def pid_of(slurm: Slurm, daemon: str) -> int:
     """The process of a daemon, by its supervisor; 0 while it does not run."""
     script = f"s6-svstat -o pid /run/slurm-testbed/services/{daemon}*"
@@ -62,10 +68,10 @@ def test_new_container_is_a_whole_cluster_without_a_job(image: Image) -> None:
         job = slurm.sbatch(wrap="hostname; id -un")
         record = job.wait()
         wait_until(
-            lambda: container.reload() or container.attrs["State"]["Health"]["Status"] == "healthy",
+            lambda: health(container) == "healthy",
             "the health check to say healthy",
             deadline=30,
-            state=lambda: str(container.attrs["State"]["Health"]),
+            state=lambda: str(container.attrs["State"]["Health"]["Log"][-1:]),
         )
         log = slurm.substrate.logs(slurm.controller)
 

@@ -1,0 +1,70 @@
+"""The pytest plugin in other people's suites: a fixture, a matrix of releases, several suites at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm_testbed import engine
+from slurm_testbed.releases import Release, Releases
+
+SUITE = """
+import pytest
+
+def test_job(slurm, slurm_release):
+    print("cluster", slurm.name)
+    assert slurm.sbatch(wrap="hostname").wait().state == "COMPLETED"
+
+@pytest.mark.requires("teleportation")
+def test_needs_what_no_release_has(slurm):
+    raise AssertionError("it ran all the same")
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """An empty project with one test file."""
+    (tmp_path / "test_theirs.py").write_text(SUITE)
+    return tmp_path
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "-s", *arguments]
+    return subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_test_runs_once_per_release_and_says_what_is_not_checkable(suite: Path, slurm_release: Release) -> None:
+    process = start(suite, f"--slurm-release={slurm_release.version}", "-v")
+
+    out, _ = process.communicate()
+
+    assert process.returncode == 0, out
+    assert f"test_job[{slurm_release.minor}]" in out
+    assert f"not checkable here because Slurm {slurm_release.version} has no teleportation" in out
+    assert "1 passed, 1 skipped" in out
+
+
+@pytest.mark.row("U-02.4")
+def test_two_suites_at_once_do_not_meet(suite: Path, slurm_release: Release) -> None:
+    both = [start(suite, f"--slurm-release={slurm_release.version}") for _ in range(2)]
+
+    outputs = [process.communicate()[0] for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], "\n".join(outputs)
+    names = {line.partition("cluster ")[2] for out in outputs for line in out.splitlines() if "cluster " in line}
+    assert len(names) == 2, names
+    left = {container.name for container in engine.connect().containers.list(all=True)}
+    assert not names & left
+
+
+def test_unknown_release_is_a_usage_error_that_names_the_known(suite: Path) -> None:
+    process = start(suite, "--slurm-release=19.05")
+
+    out, _ = process.communicate()
+
+    assert process.returncode == pytest.ExitCode.USAGE_ERROR
+    for release in Releases.load().all:
+        assert release.version in out
