@@ -8,6 +8,7 @@ import contextlib
 import io
 import secrets
 import shutil
+import struct
 import subprocess
 import tarfile
 import time
@@ -27,7 +28,7 @@ from slurm_testbed import engine
 from slurm_testbed.errors import CommandError, EngineError, NotReadyError, SlurmTestbedError, UsageError
 from slurm_testbed.images import exists, image_name
 from slurm_testbed.keys import ClusterKeys, Key
-from slurm_testbed.readiness import Timeline
+from slurm_testbed.readiness import Timeline, wait_until
 from slurm_testbed.releases import Releases
 from slurm_testbed.slurm import REST_PORT, Slurm
 from slurm_testbed.substrate import Attach, Facts, Host
@@ -36,6 +37,8 @@ from slurm_testbed.substrate import Attach, Facts, Host
 #: SYS_ADMIN remounts the container's own cgroup tree writable, SYS_NICE binds other users' processes to cores.
 CGROUP_CAPABILITIES = ("SYS_ADMIN", "SYS_NICE")
 
+#: Head of a frame: 1 for output or 2 for error output, three zeros, the length; Docker Engine API, ContainerAttach.
+_FRAME = struct.Struct(">BxxxL")
 _SERVICES = "/run/slurm-testbed/services"
 _COMMON = "/usr/lib/slurm-testbed/common.sh"
 #: How a daemon that was started shows that it takes requests.
@@ -66,6 +69,39 @@ class _Started(DockerContainer):
         except docker.errors.ImageNotFound:
             return False
         return True
+
+
+def _exec(
+    container: Container, argv: list[str], user: str, env: Mapping[str, str], workdir: str | None
+) -> tuple[int, bytes, bytes]:
+    """Run a command in a container: exit status, output, error output.
+
+    Not by docker's own `exec_run`: it reads from the socket behind the HTTP reader's back, and loses what came
+    together with the headers, which happens under load. Here the answer is read as a plain body.
+    """
+    api = cast(docker.DockerClient, container.client).api
+    made = api.exec_create(container.id, argv, user=user, environment=dict(env), workdir=workdir)["Id"]
+    # Private, but what every call of the API in docker itself is made of.
+    answer = api._post_json(api._url("/exec/{0}/start", made), data={"Tty": False, "Detach": False}, stream=True)  # type: ignore[attr-defined]
+    api._raise_for_status(answer)  # type: ignore[attr-defined]
+    body = answer.raw.read()
+    streams = {1: bytearray(), 2: bytearray()}
+    at = 0
+    while at + _FRAME.size <= len(body):
+        stream, length = _FRAME.unpack_from(body, at)
+        streams[stream] += body[at + _FRAME.size : at + _FRAME.size + length]
+        at += _FRAME.size + length
+
+    def ended() -> Mapping[str, Any] | None:
+        found = cast(Mapping[str, Any], api.exec_inspect(made))
+        return None if found["Running"] else found
+
+    state = wait_until(
+        ended,
+        f"the exit status of {argv[0]} in {container.name}",
+        deadline=30,
+    )
+    return int(state["ExitCode"]), bytes(streams[1]), bytes(streams[2])
 
 
 class ContainerSubstrate:
@@ -109,15 +145,13 @@ class ContainerSubstrate:
             command = ["sh", "-c", 'exec < "$0"; rm -f "$0" 2> /dev/null; exec "$@"', path, *command]
         environment = {"USER": user, "LOGNAME": user, **(env or {})}
         try:
-            answer = self.container.exec_run(command, user=user, demux=True, environment=environment, workdir=workdir)
+            code, out, err = _exec(self.container, command, user, environment, workdir)
         except docker.errors.APIError as error:
             raise EngineError(
                 f"the engine did not run {argv[0]} in {self.name}: {error.explanation or error}",
                 hint=self._why_gone(),
             ) from error
-        out, err = cast(tuple[bytes | None, bytes | None], answer.output)
-        text = [(part or b"").decode(errors="replace") for part in (out, err)]
-        return subprocess.CompletedProcess(list(argv), int(answer.exit_code or 0), *text)
+        return subprocess.CompletedProcess(list(argv), code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def _why_gone(self) -> str:
         with contextlib.suppress(docker.errors.APIError):

@@ -100,7 +100,18 @@ def test_deadline_names_the_job_its_state_and_the_log(slurm: Slurm) -> None:
 
 def test_reset_leaves_an_idle_cluster(slurm: Slurm) -> None:
     slurm.sbatch(wrap="sleep 600")
-    slurm.run(["scontrol", "create", "reservation", "user=root", "starttime=now", "duration=5", "nodes=n1"])
+    slurm.run(
+        [
+            "scontrol",
+            "create",
+            "reservation",
+            "user=root",
+            "starttime=now",
+            "duration=5",
+            "nodes=n1",
+            "flags=ignore_jobs",
+        ]
+    )
     slurm.run(["scontrol", "update", "NodeName=n1", "State=DRAIN", "Reason=test"])
 
     slurm.reset()

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_foreign_suite_runs_unchanged(slurm_release: Release, tmp_path: Path) ->
     )
     done = run(
         [
-            "python",
+            sys.executable,
             "-m",
             "pytest",
             "-p",
