@@ -124,7 +124,7 @@ def test_database_holds_no_cluster_no_job_and_no_password(image: Image) -> None:
         set -e
         bash /usr/share/slurm-testbed/services/mariadbd/run > /dev/null 2>&1 &
         sql() { mariadb --no-defaults --skip-ssl --socket=/run/mysqld/mysqld.sock --skip-column-names --batch -e "$1"; }
-        for attempt in $(seq 300); do sql 'select 1' > /dev/null 2>&1 && break; read -rt 0.05 <> <(:) || :; done
+        for attempt in $(seq 300); do sql 'select 1' > /dev/null 2>&1 && break; sleep 0.05; done
         sql 'select count(*) from slurm_acct_db.cluster_table'
         sql "select count(*) from information_schema.tables
              where table_schema = 'slurm_acct_db' and table_name like '%\\_job\\_table'"
