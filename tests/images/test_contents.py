@@ -116,7 +116,6 @@ def test_release_env_is_what_releases_yaml_says(image: Image, inside: Slurm) -> 
 # --- files -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.row("C-04a.2")
 @all_images
 def test_plugins_and_tools_are_there(image: Image, inside: Slurm) -> None:
     plugins = ["auth_munge", "auth_jwt", "rest_auth_jwt", "cgroup_v1", "cgroup_v2", "accounting_storage_mysql"]
