@@ -329,7 +329,7 @@ await() {
   local end=$((SECONDS + $1)) pause=$2 what=$3; shift 3
   until "$@"; do
     if ((SECONDS >= end)); then echo "waited in vain for $what; last seen: ${seen:0:200}" >&2; exit 1; fi
-    read -r -t "$pause" -u "$nap" || true
+    ! read -r -t "$pause" -u "$nap"   # nobody writes: it ends by its time-out
   done
 }
 over() {       # JOB: according to slurmctld

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import pty
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -27,7 +26,6 @@ from slurm_testbed.errors import BuildError, EngineError, NoSourceError, UsageEr
 from slurm_testbed.releases import Release, Releases
 
 RELEASE = Release("24.11.5")
-needs_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="needs the command docker with buildx")
 
 
 # --- names and sizes -------------------------------------------------------------------------------------
@@ -157,7 +155,6 @@ def bake(*arguments: str, **env: str) -> dict[str, Any]:
     return graph
 
 
-@needs_docker
 @pytest.mark.parametrize("release", [release.version for release in Releases.load().all])
 def test_bake_tags_every_image_as_image_name_says(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPOSITORY", raising=False)
@@ -170,7 +167,6 @@ def test_bake_tags_every_image_as_image_name_says(release: str, monkeypatch: pyt
         assert tags == [images.image_name(name, release), *minor], name
 
 
-@needs_docker
 @pytest.mark.row("C-05.1", "C-05.2")
 def test_repository_and_version_are_parameters_of_bake() -> None:
     target = bake("slurm-client", REPOSITORY="hokiegeek2", VERSION="22.05.8")["slurm-client"]
@@ -179,7 +175,6 @@ def test_repository_and_version_are_parameters_of_bake() -> None:
     assert target["args"] == {"BASE": "debian:trixie-slim", "VERSION": "22.05.8"}
 
 
-@needs_docker
 def test_bake_without_arguments_builds_what_invoke_build_does() -> None:
     graph = bake()
 
@@ -187,7 +182,6 @@ def test_bake_without_arguments_builds_what_invoke_build_does() -> None:
     assert graph["slurm-client"]["args"]["VERSION"] == Releases.load().find().version
 
 
-@needs_docker
 @pytest.mark.parametrize("release", Releases.load().all, ids=str)
 def test_labels_say_what_an_image_is(release: Release) -> None:
     graph = bake("all", VERSION=release.version, BASE="debian:sid-slim", REVISION="abc")
@@ -213,14 +207,12 @@ def test_labels_say_what_an_image_is(release: Release) -> None:
         assert name == "base" or "GPL-2.0" in labels["org.opencontainers.image.licenses"], name
 
 
-@needs_docker
 def test_release_that_nobody_described_has_no_support_end() -> None:
     labels = bake("slurm-client", VERSION="99.05.0")["slurm-client"]["labels"]
 
     assert labels["org.slurm-testbed.support-end"] == "unknown"
 
 
-@needs_docker
 def test_wrong_bake_file_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "docker-bake.hcl").write_text('target "x" {')
 
@@ -507,7 +499,6 @@ def build(run: FakeRun, said: list[str], *arguments: Any, **options: Any) -> lis
     return images.build(*arguments, say=said.append, run=run, **options)
 
 
-@needs_docker
 def test_build_without_arguments_makes_client_and_single_node_of_the_default(run: FakeRun, said: list[str]) -> None:
     default, why = Releases.load().default()
 
@@ -523,7 +514,6 @@ def test_build_without_arguments_makes_client_and_single_node_of_the_default(run
     assert (env["VERSION"], env["BASE"]) == (default.version, "debian:trixie-slim")
 
 
-@needs_docker
 def test_releases_are_built_one_after_another_with_a_warning_past_their_support(run: FakeRun, said: list[str]) -> None:
     build(run, said, ["slurm-client"], Releases.load().all)
 
@@ -531,7 +521,6 @@ def test_releases_are_built_one_after_another_with_a_warning_past_their_support(
     assert "warning: SchedMD's support for Slurm 22.05 ended on 2023-11-30" in said
 
 
-@needs_docker
 def test_unknown_image_names_the_known(run: FakeRun, said: list[str]) -> None:
     known = "base, slurm-client, slurm-dev, slurm-single-node, slurm-tree"
     with pytest.raises(UsageError, match=f"no image slurm-cleint: there are {known}"):
@@ -540,7 +529,6 @@ def test_unknown_image_names_the_known(run: FakeRun, said: list[str]) -> None:
     assert run.calls == []
 
 
-@needs_docker
 def test_given_source_is_passed_and_names_the_version(run: FakeRun, said: list[str], checkout: Path) -> None:
     built = build(run, said, ["slurm-client"], source=checkout)
 
@@ -551,13 +539,11 @@ def test_given_source_is_passed_and_names_the_version(run: FakeRun, said: list[s
     assert "source: slurm-main, which is Slurm 25.05.1; the images are tagged by that version" in said
 
 
-@needs_docker
 def test_given_source_of_another_release_than_asked_is_refused(run: FakeRun, said: list[str], checkout: Path) -> None:
     with pytest.raises(UsageError, match=r"slurm-main is Slurm 25\.05\.1, and release 24\.11\.5 is asked for"):
         build(run, said, releases=[RELEASE], source=checkout)
 
 
-@needs_docker
 @pytest.mark.parametrize(
     ("variable", "size", "passed"), [("CURL_CA_BUNDLE", 9, True), ("SSL_CERT_FILE", 500_001, False)]
 )
@@ -626,7 +612,6 @@ def failed(run: FakeRun, said: list[str]) -> Callable[[str], BuildError]:
     return fail
 
 
-@needs_docker
 @pytest.mark.parametrize("written", [plain, coloured])
 def test_missing_source_is_told_in_the_builds_own_words(
     failed: Callable[[str], BuildError], written: Callable[[str], str]
@@ -642,14 +627,12 @@ def test_missing_source_is_told_in_the_builds_own_words(
     )
 
 
-@needs_docker
 def test_missing_part_is_told_in_the_builds_own_words(failed: Callable[[str], BuildError]) -> None:
     text = "Slurm 24.11.5 was built without auth_jwt (is libjwt-dev there?): auth_jwt.so is missing."
 
     assert str(failed(plain(f"a warning\nslurm-testbed: {text}"))) == text
 
 
-@needs_docker
 def test_failing_compile_shows_the_steps_last_lines(failed: Callable[[str], BuildError]) -> None:
     error = failed(plain("\n".join(f"cc{number}" for number in range(60)) + "\nmake: *** Error 1"))
 
@@ -659,7 +642,6 @@ def test_failing_compile_shows_the_steps_last_lines(failed: Callable[[str], Buil
     assert "BUILDKIT_PROGRESS=plain" in error.hint
 
 
-@needs_docker
 @pytest.mark.parametrize(
     ("output", "hint"),
     [
@@ -672,13 +654,11 @@ def test_known_failure_has_a_hint(failed: Callable[[str], BuildError], output: s
     assert hint in failed(output).hint
 
 
-@needs_docker
 def test_failure_without_a_step_quotes_bake(failed: Callable[[str], BuildError]) -> None:
     assert "could not be built: no builder" in str(failed("ERROR: no builder"))
     assert "docker buildx bake exited with 1" in str(failed(""))
 
 
-@needs_docker
 def test_release_without_source_is_a_gap_among_all(run: FakeRun, said: list[str]) -> None:
     run.ends["22.05.8"] = (1, plain(NO_SOURCE.replace("24.11.5", "22.05.8")))
 
