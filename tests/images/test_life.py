@@ -66,7 +66,7 @@ def in_order(text: str, lines: Sequence[str]) -> None:
 # --- ready -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.row("C-01", "C-06.2", "C-06.4", "C-06.5")
+@pytest.mark.row("C-01", "C-06.2", "C-06.4", "C-06.5", "C-17.5")
 def test_new_container_is_a_whole_cluster_without_a_job(image: Image) -> None:
     with image.started() as slurm:
         container = container_of(slurm)
@@ -90,7 +90,8 @@ def test_new_container_is_a_whole_cluster_without_a_job(image: Image) -> None:
         assert accounted(slurm, 1) == "COMPLETED"
         assert container.attrs["HostConfig"]["Privileged"] is False
         assert not container.attrs["HostConfig"]["CapAdd"]
-    in_order(log, ["mariadbd: starts", "mariadbd: listening", "slurmdbd: listening", "slurmctld: listening", "ready:"])
+    in_order(log, [f"{daemon}: starts" for daemon in DAEMONS[1:]])
+    in_order(log, ["mariadbd: listening", "slurmdbd: listening", "slurmctld: listening", "ready:"])
     timeline = Timeline.parse(log)
     told = next(entry.text for entry in timeline.entries if entry.text.startswith("cgroups: "))
     assert told.startswith("cgroups: none, jobs run without memory, core and device limits (")

@@ -4,7 +4,7 @@ set -a
 HOSTNAME=$(< /proc/sys/kernel/hostname)
 : "${SLURM_CLUSTER_NAME:=testbed}"
 : "${SLURMCTLD_HOST:=$HOSTNAME}" "${SLURMDBD_HOST:=$SLURMCTLD_HOST}" "${SLURM_DATABASE_HOST:=localhost}"
-: "${SLURM_NODES:=1}" "${SLURM_CPUS:=$(nproc)}" "${SLURM_MEMORY:=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))}"
+: "${SLURM_NODES:=1}" "${SLURM_MEMORY:=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))}"
 : "${SLURM_ACCOUNTING:=yes}" "${SLURM_CGROUP:=auto}" "${SLURM_DEBUG:=info}"
 : "${SLURMRESTD_HOST:=0.0.0.0}" "${SLURMRESTD_PORT:=6820}"
 : "${SLURM_TESTBED_USER:=alice}"
