@@ -5,6 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def tail(text: str, lines: int) -> str:
+    """The last lines of a text, which in a log say most about a failure.
+
+    Args:
+        text: the text.
+        lines: how many of its lines, at most.
+
+    Example:
+        >>> tail("one\\ntwo\\nthree\\n", 2)
+        'two\\nthree'
+    """
+    return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
 class SlurmTestbedError(Exception):
     """Any failure that Slurm Testbed explains itself.
 

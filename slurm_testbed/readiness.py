@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_exponential
 from tenacity.stop import stop_base
 
-from slurm_testbed.errors import NotReadyError
+from slurm_testbed.errors import NotReadyError, tail
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def wait_until(
     def fail(_: RetryCallState) -> NoReturn:
         waited = round(time.monotonic() - started, 2) if stop.reason else limit
         seen = "; ".join(filter(None, [stop.reason, _ask(state)]))
-        error = NotReadyError(awaited, deadline=waited, last_state=seen, log=_tail(_ask(log)), hint=hint)
+        error = NotReadyError(awaited, deadline=waited, last_state=seen, log=tail(_ask(log), LOG_TAIL_LINES), hint=hint)
         error.deadline = limit
         raise error
 
@@ -111,10 +111,6 @@ def _ask(what: Callable[[], str] | None) -> str:
         return what()
     except Exception as error:  # what explains a failure must not take its place
         return f"(cannot be read: {error})"
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.rstrip().splitlines()[-LOG_TAIL_LINES:])
 
 
 class TimelineEntry(NamedTuple):

@@ -1,0 +1,86 @@
+"""Remove what the dead left on the engine, and our images."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+
+import docker
+import docker.errors
+
+from slurm_testbed.engine.labels import LABEL_CLUSTER, LABEL_INTERFACE, LABEL_OWNER, is_dead
+
+_log = logging.getLogger(__name__)
+
+
+def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool = False) -> list[str]:
+    """Remove the containers, networks and volumes of clusters whose owner has died.
+
+    Args:
+        client: the engine.
+        owned_by: remove those of this owner as well, alive or not.
+        everything: remove those of living owners, and those that `invoke up` started, as well.
+
+    Returns:
+        What was removed: kind and name.
+
+    Example:
+        >>> isinstance(sweep(connect()), list)
+        True
+    """
+
+    def is_due(labels: Mapping[str, str] | None) -> bool:
+        label = (labels or {}).get(LABEL_OWNER, "")
+        return everything or (bool(label) and label == owned_by) or is_dead(label)
+
+    found: list[tuple[str, str, Mapping[str, str] | None, Callable[[], object]]] = []
+    # Sparse: no inspection for each, which fails when another process removes one meanwhile.
+    for container in client.containers.list(all=True, sparse=True, filters={"label": LABEL_CLUSTER}):
+        name = (container.attrs.get("Names") or [container.id])[0].lstrip("/")
+        action = functools.partial(container.remove, v=True, force=True)
+        found.append(("container", name, container.attrs.get("Labels"), action))
+    found += [
+        ("network", str(network.name), network.attrs.get("Labels"), network.remove)
+        for network in client.networks.list(filters={"label": LABEL_CLUSTER})
+    ]
+    found += [
+        ("volume", str(volume.name), volume.attrs.get("Labels"), volume.remove)
+        for volume in client.volumes.list(filters={"label": LABEL_CLUSTER})
+    ]
+    return [f"{kind} {name}" for kind, name, labels, action in found if is_due(labels) and _remove(kind, name, action)]
+
+
+def _remove(kind: str, name: str, action: Callable[[], object]) -> bool:
+    """Whether we removed it: another process may be quicker, and the engine may refuse, which is logged."""
+    try:
+        action()
+    except docker.errors.NotFound:
+        return False
+    except docker.errors.APIError as error:
+        if "already in progress" in str(error.explanation):
+            return False
+        _log.warning("could not remove %s %s: %s", kind, name, error.explanation or error)
+        return False
+    return True
+
+
+def remove_images(client: docker.DockerClient) -> list[str]:
+    """Remove the images that carry our label; one that a container uses stays, with a warning.
+
+    Args:
+        client: the engine.
+
+    Returns:
+        Names, or ids, of the removed images.
+
+    Example:
+        >>> isinstance(remove_images(connect()), list)  # doctest: +SKIP
+        True
+    """
+    names = [
+        name
+        for image in client.images.list(filters={"label": LABEL_INTERFACE})
+        for name in image.tags or [str(image.id)]
+    ]
+    return [name for name in names if _remove("image", name, functools.partial(client.images.remove, name))]
