@@ -53,6 +53,7 @@ def examine(client: docker.DockerClient, *, machine: Machine = THIS) -> list[Fin
         machine: where the command line and the devices are looked for.
 
     Example:
+        >>> from slurm_testbed.engine import connect
         >>> [finding.name for finding in examine(connect())][0]
         'engine'
     """

@@ -26,6 +26,7 @@ def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool =
         What was removed: kind and name.
 
     Example:
+        >>> from slurm_testbed.engine import connect
         >>> isinstance(sweep(connect()), list)
         True
     """
@@ -75,6 +76,7 @@ def remove_images(client: docker.DockerClient) -> list[str]:
         Names, or ids, of the removed images.
 
     Example:
+        >>> from slurm_testbed.engine import connect
         >>> isinstance(remove_images(connect()), list)  # doctest: +SKIP
         True
     """

@@ -16,6 +16,7 @@ def registry_answers(client: docker.DockerClient, *, image: str = "debian:trixie
         image: an image that the registry has.
 
     Example:
+        >>> from slurm_testbed.engine import connect
         >>> registry_answers(connect(), image="nowhere.invalid/none:1")
         False
     """

@@ -1,0 +1,79 @@
+"""Child processes that never outlive who asked for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+
+
+@contextlib.contextmanager
+def child(argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process that never outlives the block, also on Ctrl-C and SIGTERM.
+
+    Args:
+        argv: the command.
+        options: of `subprocess.Popen`.
+
+    Example:
+        >>> with child(["true"]) as process:
+        ...     process.wait()
+        0
+    """
+    with _sigterm_raises():
+        # A group of its own, so that we alone pass signals on: docker, on a terminal, keeps them to itself.
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            argv, stdin=subprocess.DEVNULL, process_group=0, **options
+        )
+        try:
+            yield process
+        except BaseException:
+            _end(process)
+            raise
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, unless somebody else handles it."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a child and its own children; a build and mmdebstrap clean up after SIGTERM."""
+    for number, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
+
+
+def output_of(argv: Sequence[str], **options: object) -> tuple[int, str]:
+    """Run a command; its exit status, and standard output and error together.
+
+    Args:
+        argv: the command.
+        options: of `subprocess.Popen`.
+
+    Example:
+        >>> output_of(["sh", "-c", "echo no >&2; exit 3"])
+        (3, 'no\\n')
+    """
+    with child(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as process:
+        text = process.communicate()[0].decode(errors="replace")
+    return process.returncode, text

@@ -1,0 +1,55 @@
+"""What the bake file can build."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from slurm_testbed import data, engine
+from slurm_testbed.children import child
+from slurm_testbed.errors import BuildError, EngineError
+from slurm_testbed.releases import Release
+
+
+def docker_program() -> str:
+    """Path of the command that builds."""
+    program = engine.THIS.which("docker")
+    if not program:
+        raise EngineError(
+            "the command docker is not here, and it builds the images",
+            hint="install Docker's command line with buildx 0.13 or newer (Debian: docker-cli docker-buildx)",
+        )
+    return program
+
+
+def targets(
+    *, group: str = "all", release: Release | str | None = None, folder: Path | None = None
+) -> dict[str, list[str]]:
+    """What the bake file can build, with the tags of each image.
+
+    Args:
+        group: a group of the bake file: `all`, or `default`.
+        release: the release, or its version, of which the tags are asked; by default the bake file's own.
+        folder: another folder with a bake file.
+
+    Raises:
+        BuildError: the bake file is wrong.
+        EngineError: docker or its buildx is missing.
+
+    Example:
+        >>> targets(release="24.11.5")["slurm-client"]
+        ['slurm-testbed/slurm-client:24.11.5', 'slurm-testbed/slurm-client:24.11']
+    """
+    env = {**os.environ, **({"VERSION": str(release)} if release else {})}
+    argv = [docker_program(), "buildx", "bake", "--print", group]
+    with child(argv, cwd=folder or data.images(), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bake:
+        out, err = bake.communicate()
+    if bake.returncode:
+        text = err.decode(errors="replace").strip()
+        if "buildx" in text and "ERROR" not in text:
+            raise EngineError(f"docker has no buildx: {text.splitlines()[0]}", hint="install docker-buildx")
+        raise BuildError(f"the bake file cannot be read: {text.splitlines()[-1]}")
+    found: dict[str, dict[str, list[str]]] = json.loads(out)["target"]
+    return {name: found[name].get("tags", []) for name in sorted(found)}

@@ -1,0 +1,191 @@
+"""Build the images of one release after another."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import docker
+import docker.errors
+
+from slurm_testbed import data, engine
+from slurm_testbed.children import output_of
+from slurm_testbed.errors import NoSourceError, UsageError
+from slurm_testbed.images.bake import docker_program, targets
+from slurm_testbed.images.base import choose_base
+from slurm_testbed.images.explanation import explained
+from slurm_testbed.images.progress import Runner, runner
+from slurm_testbed.images.say import Say, to_stderr
+from slurm_testbed.images.size import sizes
+from slurm_testbed.images.source import GivenSource, given_source
+from slurm_testbed.releases import Release, Releases, minor_of
+
+#: BuildKit takes no larger secret.
+SECRET_BYTES = 500_000
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image that a build has left.
+
+    Attributes:
+        name: its name with the full version.
+        tags: all its names.
+        size: uncompressed, in bytes.
+        seconds: how long the build took that it comes from; images of one release are built together.
+    """
+
+    name: str
+    tags: tuple[str, ...]
+    size: int
+    seconds: float
+
+
+def build(
+    names: Sequence[str] = (),
+    releases: Sequence[Release] = (),
+    *,
+    source: Path | None = None,
+    base: str | None = None,
+    folder: Path | None = None,
+    skip_unavailable: bool = False,
+    say: Say = to_stderr,
+    run: Runner | None = None,
+) -> list[BuiltImage]:
+    """Build images, one release after another.
+
+    Args:
+        names: the images, as the bake file calls them; by default those of its group `default`.
+        releases: the releases; by default the default release, or that of the given source.
+        source: a tarball or checkout of Slurm to build, whose META names the version.
+        base: the base image, or `bootstrap` to bootstrap one anew; by default it is chosen.
+        folder: another folder with a bake file.
+        skip_unavailable: go on with the next release where no source of one can be had.
+        say: told what goes on, a line at a time.
+        run: runs the builds; by default on the terminal, where there is one, else it says a line per step.
+
+    Raises:
+        UsageError: there is no such image, or the source is none.
+        BuildError: an image could not be built.
+        NoSourceError: no source of a release can be had.
+        EngineNotFoundError: no engine answers.
+
+    Example:
+        >>> build(["slurm-client"], [Releases.load().find("24.11")])[0].name  # doctest: +SKIP
+        'slurm-testbed/slurm-client:24.11.5'
+    """
+    folder = folder or data.images()
+    names = list(dict.fromkeys(names)) or list(targets(group="default", folder=folder))
+    known = targets(folder=folder)
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"no image {', '.join(unknown)}: there are {', '.join(known)}")
+    client = engine.connect()
+    with contextlib.ExitStack() as stack:
+        given = stack.enter_context(given_source(source)) if source else None
+        if given:
+            releases = [_release_of(given, releases)]
+            say(f"source: {given.name}, which is Slurm {given.version}; the images are tagged by that version")
+        elif not releases:
+            release, why = Releases.load(folder / "releases.yaml").default()
+            releases = [release]
+            say(why)
+        chosen = choose_base(client, base, say=say)
+        bake = _Bake(client, folder, names, chosen, given, say, run or runner(say))
+        built: list[BuiltImage] = []
+        for release in releases:
+            try:
+                built += bake.build(release)
+            except NoSourceError as error:
+                if not skip_unavailable:
+                    raise
+                say(f"skipped: {error}")
+    return built
+
+
+def _release_of(given: GivenSource, asked: Sequence[Release]) -> Release:
+    for release in asked:
+        if release.version != given.version:
+            raise UsageError(
+                f"the source {given.name} is Slurm {given.version}, and release {release} is asked for",
+                hint="leave out --release: the source says which it is",
+            )
+    same_minor = [r for r in Releases.load().all if r.minor == minor_of(given.version)]
+    return Release(given.version, support_end=same_minor[-1].support_end if same_minor else None)
+
+
+@dataclass(frozen=True)
+class _Bake:
+    """The same images of any release."""
+
+    client: docker.DockerClient
+    folder: Path
+    names: Sequence[str]
+    base: str
+    given: GivenSource | None
+    say: Say
+    run: Runner
+
+    def build(self, release: Release) -> list[BuiltImage]:
+        """Build the images of one release."""
+        self.say(f"building {', '.join(self.names)} of Slurm {release} (a first compile takes some minutes)")
+        if release.support_end and not release.supported_on(datetime.now(UTC).date()):
+            self.say(f"warning: SchedMD's support for Slurm {release.minor} ended on {release.support_end}")
+        start = time.monotonic()
+        code, output = self.run(self._argv(), self._environment(release), self.folder)
+        seconds = time.monotonic() - start
+        if code:
+            raise explained(output, release, code)
+        return [
+            BuiltImage(tags[0], tuple(tags), sizes(self.client, tags[:1])[tags[0]].uncompressed, seconds)
+            for name, tags in targets(release=release, folder=self.folder).items()
+            if name in self.names
+        ]
+
+    def _argv(self) -> list[str]:
+        settings = []
+        if bundle := ca_bundle(self.say):
+            settings.append(f"*.secrets=id=ca-bundle,src={bundle}")
+        if self.given:
+            settings.append(f"*.contexts.given-source={self.given.folder}")
+        options = [option for setting in settings for option in ("--set", setting)]
+        return [docker_program(), "buildx", "bake", *options, *self.names]
+
+    def _environment(self, release: Release) -> dict[str, str]:
+        env = {**engine.environment(), "VERSION": release.version, "BASE": self.base}
+        env["REVISION"] = revision_of(self.folder)
+        if self.given:
+            env["SOURCE"] = self.given.name
+        return env
+
+
+def revision_of(folder: Path) -> str:
+    """The commit that last changed the folder, `-dirty` with changes since; of a wheel, its version."""
+    try:
+        commits, status = (
+            output_of(["git", "-C", str(folder), *arguments, "--", "."])
+            for arguments in (["log", "-1", "--format=%H"], ["status", "--porcelain"])
+        )
+    except FileNotFoundError:  # no git
+        return importlib.metadata.version("slurm-testbed")
+    if commits[0] or not commits[1].strip():
+        return importlib.metadata.version("slurm-testbed")
+    return commits[1].strip() + ("-dirty" if status[1].strip() else "")
+
+
+def ca_bundle(say: Say) -> str | None:
+    """The file of the certificate authorities that this machine trusts, perhaps a proxy's among them."""
+    chosen = [os.environ.get(name) for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+    usual = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
+    for name in [*chosen, ssl.get_default_verify_paths().cafile, *usual]:
+        if name and Path(name).is_file():
+            if Path(name).stat().st_size <= SECRET_BYTES:
+                return name
+            say(f"{name} is larger than a build secret may be; the build trusts Debian's authorities only")
+    return None

@@ -1,0 +1,113 @@
+"""Images: the bake graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm_testbed import data, engine, images
+from slurm_testbed.engine import Machine
+from slurm_testbed.errors import BuildError, EngineError
+from slurm_testbed.releases import Release, Releases
+
+
+def bake(*arguments: str, **env: str) -> dict[str, Any]:
+    """What bake would build, asked without anything of ours but its files."""
+    unset = {"VERSION", "BASE", "REPOSITORY", "REVISION"}
+    done = subprocess.run(
+        ["docker", "buildx", "bake", "--print", *arguments],
+        cwd=data.images(),
+        env={**{name: value for name, value in os.environ.items() if name not in unset}, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    graph: dict[str, Any] = json.loads(done.stdout)["target"]
+    return graph
+
+
+@pytest.mark.parametrize("release", [release.version for release in Releases.load().all])
+def test_bake_tags_every_image_as_image_name_says(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPOSITORY", raising=False)
+
+    tagged = {name: target["tags"] for name, target in bake("all", VERSION=release).items()}
+
+    assert set(tagged) == {"base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"}
+    for name, tags in tagged.items():
+        minor = [] if name == "base" else [images.image_name(name, release.rpartition(".")[0])]
+        assert tags == [images.image_name(name, release), *minor], name
+
+
+@pytest.mark.row("C-05.1", "C-05.2")
+def test_repository_and_version_are_parameters_of_bake() -> None:
+    target = bake("slurm-client", REPOSITORY="hokiegeek2", VERSION="22.05.8")["slurm-client"]
+
+    assert target["tags"] == ["hokiegeek2/slurm-client:22.05.8", "hokiegeek2/slurm-client:22.05"]
+    assert target["args"] == {"BASE": "debian:trixie-slim", "VERSION": "22.05.8"}
+
+
+def test_bake_without_arguments_builds_what_invoke_build_does() -> None:
+    graph = bake()
+
+    assert sorted(graph) == list(images.targets(group="default")) == ["slurm-client", "slurm-single-node"]
+    assert graph["slurm-client"]["args"]["VERSION"] == Releases.load().find().version
+
+
+@pytest.mark.parametrize("release", Releases.load().all, ids=str)
+def test_labels_say_what_an_image_is(release: Release) -> None:
+    graph = bake("all", VERSION=release.version, BASE="debian:sid-slim", REVISION="abc")
+
+    for name, target in graph.items():
+        labels = target["labels"]
+        ours = {
+            "org.opencontainers.image.title": name,
+            "org.opencontainers.image.revision": "abc",
+            "org.opencontainers.image.base.name": "debian:sid-slim",
+            "org.slurm-testbed.interface": "1",
+        }
+        of_release = {
+            "org.opencontainers.image.version": release.version,
+            "org.slurm-testbed.release": release.version,
+            "org.slurm-testbed.support-end": str(release.support_end),
+            "org.slurm-testbed.source": "releases.yaml",
+        }
+        expected = ours if name == "base" else ours | of_release
+        assert labels | expected == labels, name
+        for key in ("description", "source", "licenses"):
+            assert labels[f"org.opencontainers.image.{key}"], f"{name} has no {key}"
+        assert name == "base" or "GPL-2.0" in labels["org.opencontainers.image.licenses"], name
+
+
+def test_release_that_nobody_described_has_no_support_end() -> None:
+    labels = bake("slurm-client", VERSION="99.05.0")["slurm-client"]["labels"]
+
+    assert labels["org.slurm-testbed.support-end"] == "unknown"
+
+
+def test_wrong_bake_file_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "docker-bake.hcl").write_text('target "x" {')
+
+    with pytest.raises(BuildError, match=r"the bake file cannot be read: .*docker-bake\.hcl"):
+        images.targets(folder=tmp_path)
+
+
+def test_missing_docker_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine, "THIS", Machine(environ={"PATH": str(tmp_path)}))
+
+    with pytest.raises(EngineError, match="the command docker is not here") as error:
+        images.targets()
+
+    assert "docker-buildx" in error.value.hint
+
+
+def test_docker_without_buildx_is_named(program: Callable[[str, str], Path]) -> None:
+    program("docker", """echo "docker: 'buildx' is not a docker command." >&2; exit 1""")
+
+    with pytest.raises(EngineError, match="docker has no buildx"):
+        images.targets()
