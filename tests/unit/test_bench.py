@@ -13,8 +13,9 @@ from typing import cast
 import pytest
 from rich.console import Console
 
-from slurm_testbed import bench, data
+from slurm_testbed import bench, data, engine
 from slurm_testbed.bench import Bench, Goal, Measure, Report, Row
+from slurm_testbed.bench.inside import PRELUDE
 from slurm_testbed.errors import EngineError, SlurmTestbedError, UsageError
 
 #: The measures of this file need nothing of it.
@@ -202,7 +203,7 @@ def test_only_takes_names_in_any_order() -> None:
 def test_wrong_option_is_told_before_anything_is_measured(
     options: Mapping[str, object], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.engine, "connect", lambda: pytest.fail("it went on to the engine"))
+    monkeypatch.setattr(engine, "connect", lambda: pytest.fail("it went on to the engine"))
 
     with pytest.raises(UsageError) as failure:
         bench.run(**options)  # type: ignore[arg-type]
@@ -282,7 +283,7 @@ def scripted(tmp_path: Path, squeue: str, script: str) -> subprocess.CompletedPr
     command.write_text(f"#!/bin/sh\n{squeue}\n")
     command.chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    argv = ["bash", "-c", bench._PRELUDE + script]
+    argv = ["bash", "-c", PRELUDE + script]
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
 

@@ -1,0 +1,113 @@
+"""Every measure, with its rows and goals."""
+
+from __future__ import annotations
+
+import re
+
+from slurm_testbed.bench import builds, clusters, work
+from slurm_testbed.bench.figures import Goal, Row
+from slurm_testbed.bench.measure import Measure
+from slurm_testbed.bench.work import REQUESTS, THREADS
+from slurm_testbed.errors import UsageError
+
+
+def _goal(limit: float) -> tuple[Goal, ...]:
+    return (Goal("median", limit),)
+
+
+def _cluster_measures() -> list[Measure]:
+    start = Row("start", "docker run → srun done")
+    start.goals = (
+        Goal("median", 0.8, over_bare=True),
+        Goal("p99", 2.0, over_bare=True, least=100),
+        Goal("failed", 0, least=500),
+    )
+    without = Row("start-no-accounting", "docker run → srun done, without accounting")
+    without.goals = (Goal("median", 0.3, over_bare=True),)
+    first = (
+        Row("first-sbatch", "first sbatch: accepted → COMPLETED", _goal(1.0)),
+        Row("first-sacct", "first sbatch: accepted → COMPLETED in sacct"),
+        Row("start-first-sbatch", "docker run → first sbatch COMPLETED"),
+        Row("start-first-sacct", "docker run → first sbatch COMPLETED in sacct"),
+    )
+    stop = Row("stop", "docker stop → exited with 0", (Goal("p99", 3.0),))
+    return [
+        Measure("start", 100, (start,), clusters.start("yes", start.name)),
+        Measure("start-no-accounting", 20, (without,), clusters.start("no", without.name)),
+        Measure("first", 20, first, clusters.first),
+        Measure("stop", 10, (stop,), clusters.stop),
+    ]
+
+
+def _work_measures() -> list[Measure]:
+    trip = Row("round-trip", "lone sbatch: called → COMPLETED")
+    singles = (
+        Row("sbatch-200-accepted", "200 sbatch: all accepted", count=200),
+        Row("sbatch-200", "200 sbatch: all COMPLETED", _goal(8), count=200),
+    )
+    array_200 = Row("array-200", "array of 200: sbatch → COMPLETED", _goal(5), count=200)
+    array_1000 = Row("array-1000", "array of 1,000: sbatch → COMPLETED", count=1000)
+    rest = tuple(
+        Row(f"rest-{path}-{n}", f"{REQUESTS} GET {path}, {said}", count=REQUESTS)
+        for n, said in ((1, "one connection"), (THREADS, f"{THREADS} threads"))
+        for path in ("ping", "jobs")
+    )
+    return [
+        Measure("round-trip", 20, (trip,), work.round_trip),
+        Measure("sbatch-200", 3, singles, work.single_jobs),
+        Measure("array-200", 3, (array_200,), work.array(200)),
+        Measure("array-1000", 3, (array_1000,), work.array(1000)),
+        Measure("rest", 5, rest, work.rest),
+    ]
+
+
+def _image_measures() -> list[Measure]:
+    sizes = (
+        Row("size-client", "slurm-client, uncompressed", _goal(120), "MB"),
+        Row("size-single-node", "slurm-single-node, uncompressed", _goal(190), "MB"),
+        Row("size-client-compressed", "slurm-client, compressed", _goal(45), "MB"),
+        Row("size-single-node-compressed", "slurm-single-node, compressed", _goal(70), "MB"),
+    )
+    cold = Row("build-cold", "build, all caches empty", _goal(300))
+    warm = Row("build-warm", "build, nothing changed", _goal(3))
+    line = Row("build-entrypoint", "build, a line of the entry point changed", _goal(5))
+    return [
+        Measure("sizes", 1, sizes, builds.sizes, fixed=True),
+        Measure("build-cold", 1, (cold,), builds.build_cold, fixed=True, on_demand=True),
+        Measure("build-warm", 3, (warm,), builds.build_warm, on_demand=True),
+        Measure("build-entrypoint", 3, (line,), builds.build_entrypoint, on_demand=True),
+    ]
+
+
+def catalogue() -> dict[str, Measure]:
+    """Every measure by name, with rows that are empty yet.
+
+    Example:
+        >>> list(catalogue())[:3]
+        ['start', 'start-no-accounting', 'first']
+    """
+    measures = [*_cluster_measures(), *_work_measures(), *_image_measures()]
+    return {measure.name: measure for measure in measures}
+
+
+def choose(only: str = "", *, build: bool = False) -> list[Measure]:
+    """The measures that are asked for, in the catalogue's order.
+
+    Args:
+        only: their names, separated by commas; empty for all.
+        build: with the builds, which a run without `only` leaves out.
+
+    Raises:
+        UsageError: there is no measure of such a name.
+
+    Example:
+        >>> [measure.name for measure in choose("stop,start")]
+        ['start', 'stop']
+    """
+    known = catalogue()
+    asked = {name for name in re.split(r"[,\s]+", only) if name}
+    if unknown := sorted(asked - set(known)):
+        raise UsageError(f"no measure {', '.join(unknown)}; there are {', '.join(known)}")
+    builds = {name for name, measure in known.items() if measure.on_demand} if build else set()
+    chosen = (asked | builds) if asked else builds | {n for n, m in known.items() if not m.on_demand}
+    return [measure for name, measure in known.items() if name in chosen]

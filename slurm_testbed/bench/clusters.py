@@ -1,0 +1,56 @@
+"""The measures of a cluster's start and end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from slurm_testbed.bench.inside import Bench
+from slurm_testbed.bench.measure import Samples
+from slurm_testbed.errors import SlurmTestbedError
+
+_SRUN = "slurm-ready --wait 60 > /dev/null; srun true; mark srun"
+
+_FIRST = """
+slurm-ready --wait 60 > /dev/null
+job=$(sbatch --parsable --wrap=hostname); mark accepted
+await 60 0.02 "the first job to be over" over "$job"; mark completed; completed "$job"
+await 60 0.02 "the first job's accounting" accounted "$job"; mark accounted; completed "$job"
+"""
+
+
+def start(accounting: str, row: str) -> Callable[[Bench], Samples]:
+    """From `docker run` to the end of the first srun; the sample goes to the row."""
+
+    def samples(bench: Bench) -> Samples:
+        while True:
+            yield {row: bench.from_start(_SRUN, SLURM_ACCOUNTING=accounting)["srun"]}
+
+    return samples
+
+
+def first(bench: Bench) -> Samples:
+    """The first batch job of a cluster: from its acceptance, and from `docker run`."""
+    while True:
+        marks = bench.from_start(_FIRST)
+        yield {
+            "first-sbatch": marks["completed"] - marks["accepted"],
+            "first-sacct": marks["accounted"] - marks["accepted"],
+            "start-first-sbatch": marks["completed"],
+            "start-first-sacct": marks["accounted"],
+        }
+
+
+def stop(bench: Bench) -> Samples:
+    """From `docker stop` to the end of a cluster on which a job has run."""
+    while True:
+        with bench.cluster() as slurm:
+            slurm.srun("true")
+            began = time.perf_counter()
+            slurm.container.stop(timeout=30)
+            seconds = time.perf_counter() - began
+            slurm.container.reload()
+            status = slurm.container.attrs["State"]["ExitCode"]
+            if status:
+                raise SlurmTestbedError(f"a stopped cluster exited with {status}, not with 0")
+        yield {"stop": seconds}
