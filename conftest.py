@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "fixtures.cluster", "fixtures.rows"]
+pytest_plugins = ["pytester", "fixtures.cluster", "fixtures.rows.plugin"]
