@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import docker
-import docker.errors
 
 from slurm_testbed import data, engine
 from slurm_testbed.children import output_of

@@ -8,7 +8,6 @@ import textwrap
 from pathlib import Path
 
 import docker
-import docker.errors
 import pytest
 
 from slurm_testbed import ClusterKeys, Slurm, SlurmContainer, engine

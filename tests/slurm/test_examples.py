@@ -9,14 +9,19 @@ from types import ModuleType
 
 import pytest
 
-import slurm_testbed.container
+import slurm_testbed.container.client
+import slurm_testbed.container.cluster
 import slurm_testbed.slurm
 from slurm_testbed import SlurmContainer
 from slurm_testbed.container import SlurmClient
 from slurm_testbed.slurm import Slurm
 
 
-@pytest.mark.parametrize("module", [slurm_testbed.slurm, slurm_testbed.container], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [slurm_testbed.slurm, slurm_testbed.container.cluster, slurm_testbed.container.client],
+    ids=lambda module: module.__name__,
+)
 def test_examples_do_what_they_show(module: ModuleType, two_nodes: Slurm, tmp_path: Path) -> None:
     (tmp_path / "job.sh").write_text("#!/bin/sh\ntrue\n")
     names = {
@@ -36,5 +41,5 @@ def test_examples_do_what_they_show(module: ModuleType, two_nodes: Slurm, tmp_pa
             example.options.pop(doctest.SKIP, None)
         runner.run(test, out=said.append)
 
-    assert runner.tries > 1, "no examples were found"
+    assert runner.tries > 0, "no examples were found"
     assert runner.failures == 0, "".join(said)

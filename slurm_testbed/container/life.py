@@ -1,0 +1,125 @@
+"""Start a container of ours, and remove it again."""
+
+from __future__ import annotations
+
+import abc
+import atexit
+import contextlib
+from types import TracebackType
+from typing import Self
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+from slurm_testbed import engine
+from slurm_testbed.container.substrate import ContainerSubstrate
+from slurm_testbed.errors import EngineError, UsageError
+from slurm_testbed.images import exists
+
+
+class StartedContainer(DockerContainer):
+    """A container of testcontainers, without Ryuk where its image is not at hand: we clean up by our labels."""
+
+    def start(self) -> Self:
+        before = testcontainers_config.ryuk_disabled
+        testcontainers_config.ryuk_disabled = before or not self._has_ryuk()
+        try:
+            return super().start()
+        finally:
+            testcontainers_config.ryuk_disabled = before
+
+    def _has_ryuk(self) -> bool:
+        try:
+            self.get_docker_client().client.images.get(testcontainers_config.ryuk_image)
+        except docker.errors.ImageNotFound:
+            return False
+        return True
+
+
+class ContainerLife(abc.ABC):
+    """One container of ours, from its start to its removal, which comes at the latest when this process ends.
+
+    A subclass names it, makes it, and says when it is ready.
+    """
+
+    image: str
+    name: str
+    _started: StartedContainer | None = None
+    #: Whether it stays when this process ends.
+    _outlives = False
+
+    @abc.abstractmethod
+    def _create(self, client: docker.DockerClient) -> StartedContainer:
+        """The container as it shall be started, with the files that its first process finds."""
+
+    @abc.abstractmethod
+    def _wait_ready(self, substrate: ContainerSubstrate) -> None:
+        """Wait until the container, which is started, can be used."""
+
+    def start(self) -> Self:
+        """Start the container and wait until it is ready; nothing is left of one that fails.
+
+        Raises:
+            EngineError: the image is missing, or the engine refuses.
+        """
+        client = engine.connect()
+        _check_image(client, self.image)
+        if not self._outlives:
+            atexit.register(self.stop)
+        try:
+            self._started = self._create(client)
+            self._started.start()
+            host = self._started.get_container_host_ip() if is_remote(client) else "127.0.0.1"
+            self._wait_ready(ContainerSubstrate(self.container, host=host))
+        except docker.errors.APIError as error:
+            self.stop()
+            raise EngineError(f"the engine refused to start {self.image}: {error.explanation}") from error
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Remove the container with its volumes; a second call does nothing."""
+        atexit.unregister(self.stop)
+        if self._started is not None:
+            started, self._started = self._started, None
+            with contextlib.suppress(docker.errors.NotFound):
+                started.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def container(self) -> Container:
+        """The running container, as the docker library knows it."""
+        if self._started is None:
+            raise self._not_started()
+        return self._started.get_wrapped_container()
+
+    def _not_started(self) -> UsageError:
+        return UsageError(f"this {type(self).__name__} is not started: use it in a with statement, or call start()")
+
+
+def is_remote(client: docker.DockerClient) -> bool:
+    """Whether the engine is on another machine, whose address reaches its containers' ports."""
+    return not client.api.base_url.startswith(("http+docker://", "http+unix://"))
+
+
+def _check_image(client: docker.DockerClient, image: str) -> None:
+    """A name without a registry is ours and built here: a public registry may have a stranger's image of that name."""
+    registry = image.partition("/")[0]
+    if not exists(client, image) and not ("." in registry or ":" in registry):
+        name, _, tag = image.rpartition("/")[2].partition(":")
+        raise EngineError(
+            f"there is no image {image}",
+            hint=f"make it: invoke build --image {name} --release {tag or 'VERSION'}",
+        )

@@ -1,0 +1,201 @@
+"""A single container as a substrate: how a cluster in it is spoken to."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import secrets
+import shutil
+import struct
+import subprocess
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Literal, cast
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+
+from slurm_testbed import engine
+from slurm_testbed.errors import EngineError, SlurmTestbedError, UsageError
+from slurm_testbed.readiness import wait_until
+from slurm_testbed.slurm import REST_PORT
+from slurm_testbed.substrate import Attach, Facts, Host
+
+#: Head of a frame: 1 for output or 2 for error output, three zeros, the length; Docker Engine API, ContainerAttach.
+_FRAME = struct.Struct(">BxxxL")
+_SERVICES = "/run/slurm-testbed/services"
+_COMMON = "/usr/lib/slurm-testbed/common.sh"
+#: How a daemon that was started shows that it takes requests.
+_LISTENS = {
+    "munged": "test -S /run/munge/munge.socket.2",
+    "slurmctld": "listening 6817",
+    "slurmdbd": "listening 6819",
+    "slurmrestd": f"listening {REST_PORT}",
+}
+#: Everybody may remove a file there whose random name they know; nobody may list it.
+_STDIN = "/run/slurm-testbed/stdin"
+
+
+def _exec(
+    container: Container, argv: list[str], user: str, env: Mapping[str, str], workdir: str | None
+) -> tuple[int, bytes, bytes]:
+    """Run a command in a container: exit status, output, error output.
+
+    Not by docker's own `exec_run`: it reads from the socket behind the HTTP reader's back, and loses what came
+    together with the headers, which happens under load. Here the answer is read as a plain body.
+    """
+    api = cast(docker.DockerClient, container.client).api
+    made = api.exec_create(container.id, argv, user=user, environment=dict(env), workdir=workdir)["Id"]
+    # Private, but what every call of the API in docker itself is made of.
+    answer = api._post_json(api._url("/exec/{0}/start", made), data={"Tty": False, "Detach": False}, stream=True)  # type: ignore[attr-defined]
+    api._raise_for_status(answer)  # type: ignore[attr-defined]
+    body = answer.raw.read()
+    streams = {1: bytearray(), 2: bytearray()}
+    at = 0
+    while at + _FRAME.size <= len(body):
+        stream, length = _FRAME.unpack_from(body, at)
+        streams[stream] += body[at + _FRAME.size : at + _FRAME.size + length]
+        at += _FRAME.size + length
+
+    def ended() -> Mapping[str, Any] | None:
+        found = cast(Mapping[str, Any], api.exec_inspect(made))
+        return None if found["Running"] else found
+
+    state = wait_until(
+        ended,
+        f"the exit status of {argv[0]} in {container.name}",
+        deadline=30,
+    )
+    return int(state["ExitCode"]), bytes(streams[1]), bytes(streams[2])
+
+
+class ContainerSubstrate:
+    """A single container that carries every daemon.
+
+    Args:
+        container: a running container of slurm-single-node.
+        host: at which name or address the engine publishes ports.
+    """
+
+    def __init__(self, container: Container, *, host: str = "127.0.0.1") -> None:
+        self.container = container
+        self._host = host
+        self._cgroup: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The container's name, which is its host name too."""
+        return cast(str, self.container.name)
+
+    def hosts(self) -> Sequence[Host]:
+        """The one host with all daemons."""
+        daemons = {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmrestd"}
+        return [Host(self.name, frozenset(daemons))]
+
+    def exec(
+        self,
+        host: str,  # noqa: ARG002  # there is only one
+        argv: Sequence[str],
+        *,
+        user: str = "root",
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the container; standard input goes through a file, so that any engine can do it."""
+        command = list(argv)
+        if stdin is not None:
+            path = f"{_STDIN}/{secrets.token_hex(8)}"
+            self.put(self.name, {path: stdin.encode() if isinstance(stdin, str) else stdin}, mode=0o644)
+            command = ["sh", "-c", 'exec < "$0"; rm -f "$0" 2> /dev/null; exec "$@"', path, *command]
+        environment = {"USER": user, "LOGNAME": user, **(env or {})}
+        try:
+            code, out, err = _exec(self.container, command, user, environment, workdir)
+        except docker.errors.APIError as error:
+            raise EngineError(
+                f"the engine did not run {argv[0]} in {self.name}: {error.explanation or error}",
+                hint=self._why_gone(),
+            ) from error
+        return subprocess.CompletedProcess(list(argv), code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _why_gone(self) -> str:
+        with contextlib.suppress(docker.errors.APIError):
+            self.container.reload()
+            if self.container.status != "running":
+                return f"the container is {self.container.status}; its log ends:\n{self.logs(self.name)[-2000:]}"
+        return ""
+
+    def put(self, host: str, files: Mapping[str, bytes], *, mode: int = 0o644, owner: str = "root") -> None:
+        """Write files into the container; a change of owner comes last, so that nobody reads a key in between."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for path, data in files.items():
+                member = tarfile.TarInfo(str(PurePosixPath(path).relative_to("/")))
+                member.size, member.mode, member.mtime = len(data), mode, int(time.time())
+                archive.addfile(member, io.BytesIO(data))
+        if not self.container.put_archive("/", buffer.getvalue()):
+            raise EngineError(f"the engine did not copy {', '.join(files)} into {self.name}")
+        if owner != "root":
+            self.exec(host, ["chown", owner, *files])
+
+    def logs(self, host: str, daemon: str | None = None) -> str:
+        """A daemon's log file, or the container's own log."""
+        if daemon is None:
+            return self.container.logs().decode(errors="replace")
+        # Each slurmd has a log of its own, by the name of its node.
+        files = "/var/log/munge/munged.log" if daemon == "munged" else f"/var/log/slurm/{daemon}.log"
+        files = "/var/log/slurm/slurmd-*.log" if daemon == "slurmd" else files
+        return self.exec(host, ["sh", "-c", f"cat {files}"]).stdout
+
+    def attach(self, host: str) -> Attach:  # noqa: ARG002  # there is only one
+        """Through the docker command, which speaks to the same engine."""
+        program = shutil.which("docker")
+        if program is None:
+            raise EngineError("on_path needs the docker command", hint="install docker-cli")
+        env = {name: value for name, value in engine.environment().items() if name.startswith("DOCKER_")}
+        return Attach((program, "exec"), self.name, env)
+
+    def endpoint(self, role: str, port: int) -> tuple[str, int]:
+        """Where the caller reaches a port that the container publishes."""
+        self.container.reload()
+        bindings = self.container.ports.get(f"{port}/tcp")
+        if not bindings:
+            raise UsageError(f"port {port} of {role} is not published by {self.name}")
+        return self._host, int(bindings[0]["HostPort"])
+
+    def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
+        """Stop, start or kill a daemon by its supervisor, s6; all slurmd of the container are one daemon here."""
+        flags = {"stop": "-wD -d", "start": "-wu -u", "kill": "-wr -k"}[action]
+        script = f"cd {_SERVICES} && for one in {daemon}*; do s6-svc -T 15000 {flags} $one || exit; done"
+        if action != "stop" and daemon in _LISTENS:
+            # s6 knows that the process is there; the daemon takes requests once it listens.
+            script += f"; . {_COMMON}; await {daemon} 'see its log.' {_LISTENS[daemon]}"
+        done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": "15"})
+        if done.returncode:
+            raise SlurmTestbedError(
+                f"{daemon} on {host} did not {action} within 15 s: {done.stderr.strip()}",
+                hint=f"its log ends: {self.logs(host, daemon)[-500:]}",
+            )
+
+    def network(self, host: str, action: Literal["cut", "restore"]) -> None:
+        """Disconnect the container from its networks, or connect it again under its name."""
+        client = cast(docker.DockerClient, self.container.client)
+        self.container.reload()
+        if action == "cut":
+            self._networks = list(self.container.attrs["NetworkSettings"]["Networks"])
+            for network in self._networks:
+                client.networks.get(network).disconnect(self.container, force=True)
+        else:
+            for network in self._networks:
+                client.networks.get(network).connect(self.container, aliases=[host])
+
+    def facts(self) -> Facts:
+        """What the container's start said of cgroups."""
+        if self._cgroup is None:
+            conf = self.exec(self.name, ["cat", "/etc/slurm/cgroup.conf"]).stdout
+            self._cgroup = next((v for v in ("v1", "v2") if f"cgroup/{v}" in conf), "none")
+        capabilities = self.container.attrs["HostConfig"]["CapAdd"] or []
+        return Facts("single", cgroup=self._cgroup, capabilities=frozenset(capabilities))
