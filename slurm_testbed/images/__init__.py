@@ -1,9 +1,9 @@
 """Names, the bake graph, building and sizes of the images."""
 
 from slurm_testbed.images.bake import targets
-from slurm_testbed.images.base import BOOTSTRAP, BOOTSTRAP_BASE, REGISTRY_BASE, choose_base, remove_base
-from slurm_testbed.images.builder import BuiltImage, build
-from slurm_testbed.images.names import REPOSITORY, SUITE, exists, image_name
+from slurm_testbed.images.base import BOOTSTRAP, BOOTSTRAP_AGE, BOOTSTRAP_BASE, REGISTRY_BASE, choose_base, remove_base
+from slurm_testbed.images.builder import SECRET_BYTES, BuiltImage, build
+from slurm_testbed.images.names import REPOSITORY, SUITE, WITHOUT_RELEASE, exists, image_name
 from slurm_testbed.images.progress import Runner
 from slurm_testbed.images.say import Say
 from slurm_testbed.images.size import Size, sizes
@@ -11,10 +11,13 @@ from slurm_testbed.images.source import GivenSource, given_source
 
 __all__ = [
     "BOOTSTRAP",
+    "BOOTSTRAP_AGE",
     "BOOTSTRAP_BASE",
     "REGISTRY_BASE",
     "REPOSITORY",
+    "SECRET_BYTES",
     "SUITE",
+    "WITHOUT_RELEASE",
     "BuiltImage",
     "GivenSource",
     "Runner",
