@@ -34,7 +34,8 @@ class SlurmContainer(ContainerLife, Slurm):
     Args:
         release: a version or minor release, `24.11.5` or `24.11`; the default release where none is given.
         nodes: how many compute nodes; each is a slurmd of its own.
-        cpus: processors of each node; by default the machine's own, or 8 if that is more and nothing binds jobs to cores.
+        cpus: processors of each node; by default the machine's own, or 8 if that is more and nothing binds
+            jobs to cores.
         memory: MiB of each node.
         accounting: with slurmdbd on MariaDB.
         cgroups: hold jobs in cgroups: memory, cores and devices are enforced. Needs the capabilities
