@@ -24,6 +24,10 @@ fail() { # MESSAGE HINT
   exit 1
 }
 
+# The shared tree of a cluster of several hosts: configuration and keys, for all of them.
+tree=/shared/slurm-config
+on_tree() { mounted /shared; }
+
 mounted() { grep -qs "^[^ ]* [^ ]* [^ ]* [^ ]* $1 " /proc/self/mountinfo; } # PATH
 
 listening() { # PORT: does anything on this host listen there? Asked of the kernel, so that no daemon sees a stray connection.
@@ -45,7 +49,7 @@ await() { # WHAT HINT COMMAND...: poll until the command succeeds, fail after SL
   exec {nap}<> <(:)
   until "$@"; do
     [ $SECONDS -lt $end ] || fail "waited $SLURM_TESTBED_DEADLINE s for $what; last: $(cat $run/not-ready 2> /dev/null)." "$hint"
-    read -r -t 0.01 -u $nap
+    ! read -r -t 0.01 -u $nap # its failure is no error: callers may have set -e
   done
   exec {nap}>&-
 }

@@ -6,10 +6,12 @@ HOSTNAME=$(< /proc/sys/kernel/hostname)
 : "${SLURMCTLD_HOST:=$HOSTNAME}" "${SLURMDBD_HOST:=$SLURMCTLD_HOST}" "${SLURM_DATABASE_HOST:=localhost}"
 : "${SLURM_NODES:=1}" "${SLURM_MEMORY:=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))}"
 : "${SLURM_ACCOUNTING:=yes}" "${SLURM_CGROUP:=auto}" "${SLURM_DEBUG:=info}"
+: "${SLURM_NODES_CGROUP:=no}"
 : "${SLURMRESTD_HOST:=0.0.0.0}" "${SLURMRESTD_PORT:=6820}"
 : "${SLURM_TESTBED_USER:=alice}"
 # Binding another user's process to cores needs CAP_SYS_NICE (sched_setaffinity(2)), the 24th capability.
 SLURM_CPU_BINDING=$((0x$(sed -n 's/^CapEff:\t//p' /proc/self/status) >> 23 & 1))
+[ $SLURM_NODES_CGROUP = no ] || SLURM_CPU_BINDING=1
 set +a
 case $SLURM_NODES in '' | *[!0-9]* | 0*) fail "SLURM_NODES=$SLURM_NODES is not a number of nodes." "give 1 or more." ;; esac
 case $SLURM_ACCOUNTING in yes | no) ;; *) fail "SLURM_ACCOUNTING=$SLURM_ACCOUNTING is neither yes nor no." "leave it out for yes." ;; esac
