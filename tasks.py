@@ -24,7 +24,8 @@ from rich.table import Table
 from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
 from slurm_testbed import faults
-from slurm_testbed.container import ContainerSubstrate, SlurmContainer, running
+from slurm_testbed.compose import SlurmCluster, running
+from slurm_testbed.container import ContainerSubstrate, SlurmContainer
 from slurm_testbed.data import is_checkout
 from slurm_testbed.doctor import diagnose_text, munge_keys
 from slurm_testbed.errors import SlurmTestbedError, UsageError
@@ -292,8 +293,40 @@ def up(_: Context, release: str = "", nodes: int = 1, cgroups: bool = False) -> 
         raise
 
 
-def _show(cluster: SlurmContainer, nodes: int, seconds: float) -> None:
-    print(f"{cluster.image} is ready after {seconds:.1f} s as {cluster.name}\n")
+@task(
+    help={
+        "release": "which release, e.g. 22.05; the default one if not given",
+        "nodes": "how many compute nodes, each a container",
+        "cgroups": "hold jobs in cgroups: memory, cores and devices are enforced",
+        "nfs": "an NFS export, server:/path, for the shared tree instead of a volume",
+    }
+)
+def up_cluster(_: Context, release: str = "", nodes: int = 2, cgroups: bool = False, nfs: str = "") -> None:
+    """
+    Start a cluster of several hosts with compose/cluster.yaml, run a job on it, and say what to try next.
+
+    Database, slurmdbd, slurmctld, the nodes, slurmrestd, a client and a login host; it stays until `invoke down`.
+
+    Example: invoke up.cluster --release 24.11 --nodes 4
+    """
+    client = engines.ensure()
+    engines.sweep(client)
+    cluster = SlurmCluster(release or None, nodes=nodes, cgroups=cgroups, shared_nfs=nfs, owner=engines.UP_OWNER)
+    started = time.monotonic()
+    cluster.start()
+    try:
+        _show(cluster, nodes, time.monotonic() - started)
+        hosts = ", ".join(host.name for host in cluster.substrate.hosts())
+        print(f"  ./inv shell --host client       on one of its hosts: {hosts}")
+        print(f"  ssh -F {cluster.ssh_config()} login    over SSH, as alice")
+    except BaseException:
+        cluster.stop()
+        raise
+
+
+def _show(cluster: SlurmContainer | SlurmCluster, nodes: int, seconds: float) -> None:
+    version = cluster.run(["sinfo", "--version"]).stdout.strip()
+    print(f"{version} is ready after {seconds:.1f} s as {cluster.name}\n")
     print(f"$ sinfo\n{cluster.run(['sinfo']).stdout}")
     job = cluster.sbatch(wrap="srun hostname && srun id", nodes=nodes)
     print(f'$ sbatch --nodes={nodes} --wrap "srun hostname && srun id"\nSubmitted batch job {job.id}')
@@ -333,29 +366,42 @@ def status(_: Context) -> None:
     print(f"slurmrestd: {cluster.rest_url()}")
 
 
-@task(help={"daemon": "munged, mariadbd, slurmdbd, slurmctld, slurmd or slurmrestd; the start if not given"})
-def logs(_: Context, daemon: str = "") -> None:
+@task(
+    help={
+        "daemon": "munged, mariadbd, slurmdbd, slurmctld, slurmd or slurmrestd; the start if not given",
+        "host": "one of the hosts of `invoke up.cluster`; the first that runs the daemon if not given",
+    }
+)
+def logs(_: Context, daemon: str = "", host: str = "") -> None:
     """
     Print a daemon's log, or how the start went.
 
     Example: invoke logs --daemon slurmctld
     """
     cluster = _up_cluster()
-    known = sorted(cluster.substrate.hosts()[0].daemons)
+    hosts = {one.name: one.daemons for one in cluster.substrate.hosts()}
+    known = set().union(*hosts.values())
     if daemon and daemon not in known:
-        raise UsageError(f"no daemon {daemon}; there are {', '.join(known)}")
-    print(cluster.substrate.logs(cluster.controller, daemon or None))
+        raise UsageError(f"no daemon {daemon}; there are {', '.join(sorted(known))}")
+    found = next((name for name in hosts if daemon in hosts[name]), cluster.controller)
+    print(cluster.substrate.logs(host or found, daemon or None))
 
 
-@task(help={"user": "alice, bob, carol, dave or root", "command": "a command instead of a shell"})
-def shell(_: Context, user: str = "alice", command: str = "") -> None:
+@task(
+    help={
+        "user": "alice, bob, carol, dave or root",
+        "command": "a command instead of a shell",
+        "host": "one of the hosts of `invoke up.cluster`; the controller if not given",
+    }
+)
+def shell(_: Context, user: str = "alice", command: str = "", host: str = "") -> None:
     """
     Open a shell in the cluster of `invoke up`, or run a command there.
 
     Example: invoke shell --user bob --command "sbatch --wrap hostname"
     """
     cluster = _up_cluster()
-    attach = cluster.substrate.attach(cluster.controller)
+    attach = cluster.substrate.attach(host or cluster.controller)
     terminal = ["--interactive", *(["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else [])]
     argv = [*attach.command, *terminal, f"--user={user}", f"--workdir={cluster.home(user)}", attach.target]
     argv += ["bash", "-lc", command] if command else ["bash", "-l"]
@@ -482,6 +528,10 @@ def clean(_: Context, images: bool = False) -> None:
     print("\n".join(f"removed {what}" for what in removed) or "nothing of ours is there")
 
 
+# `invoke up` and `invoke up.cluster`: a collection with a task of its own.
+_up = Collection("up")
+_up.add_task(up, name="single", default=True)
+_up.add_task(up_cluster, name="cluster")
 ns = Collection(
-    *(engine, build, test, rows, check, up, down, status, logs, shell, token, reproduce, doctor, keys, bench, clean)
+    *(engine, build, test, rows, check, _up, down, status, logs, shell, token, reproduce, doctor, keys, bench, clean)
 )

@@ -4,12 +4,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from slurm_testbed.compose import SlurmCluster
     from slurm_testbed.container import SlurmContainer
     from slurm_testbed.errors import SlurmTestbedError
     from slurm_testbed.keys import ClusterKeys
     from slurm_testbed.slurm import Job, JobRecord, Slurm
 
-__all__ = ["ClusterKeys", "Job", "JobRecord", "Slurm", "SlurmContainer", "SlurmTestbedError"]
+__all__ = ["ClusterKeys", "Job", "JobRecord", "Slurm", "SlurmCluster", "SlurmContainer", "SlurmTestbedError"]
 
 # Loaded when they are asked for (PEP 562): a module below them can then be run by itself, by `python -m`.
 _MODULES = {
@@ -17,6 +18,7 @@ _MODULES = {
     "Job": "slurm",
     "JobRecord": "slurm",
     "Slurm": "slurm",
+    "SlurmCluster": "compose",
     "SlurmContainer": "container",
     "SlurmTestbedError": "errors",
 }

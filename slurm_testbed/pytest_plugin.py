@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+import functools
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import cast
 
 import pytest
 
 from slurm_testbed import engine
+from slurm_testbed.compose import SlurmCluster
 from slurm_testbed.container import SlurmContainer
-from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed.errors import SlurmTestbedError, UsageError
 from slurm_testbed.evidence import collect
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.on_path import commands_on_path
@@ -29,7 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="LIST",
         help="releases on which tests with the fixture slurm run, e.g. 22.05,24.11; the default one if not given",
     )
-    group.addoption("--slurm-on", default="single", choices=["single"], help="what carries the clusters")
+    group.addoption(
+        "--slurm-on",
+        default="single",
+        metavar="LIST",
+        help="what carries the clusters: single (one container), cluster (a host for each daemon and node) or both",
+    )
     group.addoption(
         "--slurm-on-path",
         action="store_true",
@@ -42,17 +49,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(ability, ...): what the Slurm release must be able to do")
     try:
         config.stash[_RELEASES] = _asked_for(config)
+        config.stash[_SUBSTRATES] = _substrates(config)
     except SlurmTestbedError as error:
         raise pytest.UsageError(str(error)) from None
 
 
 _RELEASES = pytest.StashKey[list[Release]]()
+_SUBSTRATES = pytest.StashKey[list[str]]()
+#: What starts a cluster, by the name of what carries it.
+SUBSTRATES: Mapping[str, type[SlurmContainer | SlurmCluster]] = {"single": SlurmContainer, "cluster": SlurmCluster}
 
 
 def _asked_for(config: pytest.Config) -> list[Release]:
     known = Releases.load()
     names = [name for name in config.getoption("slurm_release").split(",") if name]
     return [known.find(name) for name in names] or [known.find(None)]
+
+
+def _substrates(config: pytest.Config) -> list[str]:
+    names = [name for name in config.getoption("slurm_on").split(",") if name]
+    for name in names:
+        if name not in SUBSTRATES:
+            raise UsageError(f"--slurm-on {name} carries no cluster", hint=f"there are {', '.join(SUBSTRATES)}")
+    return names
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -63,12 +82,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         releases = metafunc.config.stash[_RELEASES]
         ids = [release.minor for release in releases]
         metafunc.parametrize("slurm_release", releases, ids=ids, indirect=True, scope="session")
+    if "slurm_on" in metafunc.fixturenames:
+        substrates = metafunc.config.stash[_SUBSTRATES]
+        metafunc.parametrize("slurm_on", substrates, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def slurm_release(request: pytest.FixtureRequest) -> Release:
     """The release of this run of the test."""
     return cast(Release, request.param)
+
+
+@pytest.fixture(scope="session")
+def slurm_on(request: pytest.FixtureRequest) -> str:
+    """What carries the clusters of this run of the test: `single` or `cluster`."""
+    return cast(str, request.param)
+
+
+@pytest.fixture(scope="session")
+def slurm_start(slurm_release: Release, slurm_on: str) -> Callable[..., SlurmContainer | SlurmCluster]:
+    """Make a cluster of this run's release, on what carries this run's clusters.
+
+    Example:
+        def test_two_nodes(slurm_start):
+            with slurm_start(nodes=2, memory=4000) as slurm:
+                assert slurm.srun("hostname", nodes=2)
+    """
+    return functools.partial(SUBSTRATES[slurm_on], slurm_release.version)
 
 
 @pytest.fixture(scope="session")
@@ -79,17 +119,17 @@ def slurm_keys() -> ClusterKeys:
 
 @pytest.fixture(scope="session")
 def slurm_cluster(
-    slurm_release: Release,
+    slurm_start: Callable[..., SlurmContainer | SlurmCluster],
     slurm_keys: ClusterKeys,
     pytestconfig: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Slurm]:
-    """One cluster per release and worker, for the whole session."""
+    """One cluster per release, substrate and worker, for the whole session."""
     engine.sweep(engine.ensure())
     # A suite's tests run in its own folder and in pytest's temporary ones.
     shared = [pytestconfig.rootpath, tmp_path_factory.getbasetemp()] if pytestconfig.getoption("slurm_on_path") else []
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(SlurmContainer(slurm_release.version, keys=slurm_keys, share=shared))
+        cluster = stack.enter_context(slurm_start(keys=slurm_keys, share=shared))
         if shared:
             stack.enter_context(commands_on_path(cluster, *shared))
         yield cluster

@@ -394,6 +394,20 @@ def _source_rows(release: Release) -> Iterable[tuple[str, ...]]:
         yield release.version, "patches", patches.suite, patches.package, patches.sha256, patches.match
 
 
+def compose_settings(releases: Releases) -> str:
+    """What compose/cluster.yaml takes where nothing is set: the default release.
+
+    Args:
+        releases: the releases of releases.yaml.
+
+    Example:
+        >>> compose_settings(Releases.load()).splitlines()[-1].partition("=")[0]
+        'VERSION'
+    """
+    default = releases.default()[0]
+    return f"# Generated from images/releases.yaml: `invoke build` writes it.\nVERSION={default.version}\n"
+
+
 def generate(folder: Path | None = None) -> list[Path]:
     """Write the files that are generated from releases.yaml, where they differ.
 
@@ -413,6 +427,8 @@ def generate(folder: Path | None = None) -> list[Path]:
     folder = folder or data.images()
     releases = Releases.load(folder / FILE)
     texts = {folder / BAKE_FILE: bake_variables(releases), folder / SOURCES_FILE: source_table(releases)}
+    if (folder.parent / "compose").exists():
+        texts[folder.parent / "compose" / ".env"] = compose_settings(releases)
     changed = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     for path in changed:
         path.write_text(texts[path])

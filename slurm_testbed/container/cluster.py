@@ -167,14 +167,3 @@ class SlurmContainer(ContainerLife, Slurm):
                 log=self.substrate.logs(self.name)[-4000:],
                 hint=f"the image is {self.image}",
             )
-
-
-def running(client: docker.DockerClient, *, owner: str) -> list[Slurm]:
-    """The clusters of an owner that run, the newest first.
-
-    Args:
-        client: the engine.
-        owner: value of the owner label.
-    """
-    labels = [engine.LABEL_CLUSTER, f"{engine.LABEL_OWNER}={owner}"]
-    return [Slurm(ContainerSubstrate(found)) for found in client.containers.list(filters={"label": labels})]

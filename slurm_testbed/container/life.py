@@ -66,7 +66,7 @@ class ContainerLife(abc.ABC):
             EngineError: the image is missing, or the engine refuses.
         """
         client = engine.connect()
-        _check_image(client, self.image)
+        check_image(client, self.image)
         if not self._outlives:
             atexit.register(self.stop)
         try:
@@ -114,7 +114,7 @@ def is_remote(client: docker.DockerClient) -> bool:
     return not client.api.base_url.startswith(("http+docker://", "http+unix://"))
 
 
-def _check_image(client: docker.DockerClient, image: str) -> None:
+def check_image(client: docker.DockerClient, image: str) -> None:
     """A name without a registry is ours and built here: a public registry may have a stranger's image of that name."""
     registry = image.partition("/")[0]
     if not exists(client, image) and not ("." in registry or ":" in registry):

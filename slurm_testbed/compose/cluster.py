@@ -1,0 +1,271 @@
+"""A cluster of several hosts, one container each, from compose/cluster.yaml."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import docker
+import docker.errors
+import yaml
+
+from slurm_testbed import data, engine
+from slurm_testbed.compose.project import Project
+from slurm_testbed.compose.substrate import ComposeSubstrate
+from slurm_testbed.container.life import check_image, is_remote
+from slurm_testbed.container.substrate import ContainerSubstrate
+from slurm_testbed.errors import EngineError, NotReadyError, UsageError
+from slurm_testbed.images import image_name
+from slurm_testbed.keys import ClusterKeys
+from slurm_testbed.releases import Releases
+from slurm_testbed.slurm import Slurm
+
+#: Nodes that compose/cluster.yaml has by itself.
+_NODES_IN_FILE = 2
+#: Hosts whose start is complete when all others' is.
+_LAST_READY = ("slurmctld", "slurmrestd", "client", "login")
+
+
+class SlurmCluster(Slurm):
+    """A cluster of several hosts: database, slurmdbd, slurmctld, nodes, slurmrestd, a client and a login host.
+
+    Args:
+        release: a version or minor release; the default release where none is given.
+        nodes: how many nodes, n1 … nN, each in a container of its own.
+        cpus: processors of each node; by default the machine's own, or 8 if that is more and nothing binds
+            jobs to cores.
+        memory: MiB of each node.
+        cgroups: hold jobs in cgroups on the nodes: compose/cgroups.yaml.
+        keys: keys to use; by default the head node makes them.
+        conf: fragments of slurm.conf by file name; the name of one of ours replaces it.
+        env: further settings of all hosts: docs/images.md.
+        share: folders of this machine that every host sees under the same path, for `on_path`.
+        shared_nfs: an NFS export, `server:/path`, for the shared tree: compose/nfs.yaml.
+        deadline: seconds until the cluster must be ready.
+        user: who submits where no user is named.
+        owner: value of the owner label; by default this process, after whose death a sweep removes the cluster.
+
+    Raises:
+        EngineError: an image is missing, or the engine refuses.
+        NotReadyError: with the hosts' logs.
+
+    Example:
+        >>> with SlurmCluster("24.11", nodes=4) as slurm:  # doctest: +SKIP
+        ...     slurm.srun("hostname", nodes=4)
+        'n1\\nn2\\nn3\\nn4\\n'
+    """
+
+    def __init__(
+        self,
+        release: str | None = None,
+        *,
+        nodes: int = 2,
+        cpus: int | None = None,
+        memory: int | None = None,
+        cgroups: bool = False,
+        keys: ClusterKeys | None = None,
+        conf: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        share: Sequence[str | Path] = (),
+        shared_nfs: str = "",
+        deadline: float = 90,
+        user: str = "alice",
+        owner: str | None = None,
+    ) -> None:
+        if nodes < 1:
+            raise UsageError(f"a cluster has at least one node, not {nodes}")
+        server, _, path = shared_nfs.partition(":")
+        if shared_nfs and not (server and path.startswith("/")):
+            raise UsageError(f"{shared_nfs} names no NFS export", hint="give it as server:/path")
+        self.release = Releases.load().find(release)
+        self.nodes_wanted = nodes
+        self.keys = keys
+        self.deadline = deadline
+        self.user = user
+        self.name = f"slurm-{secrets.token_hex(4)}"
+        self._conf = dict(conf or {})
+        self._owner, self._outlives = owner, owner is not None
+        self._folder = Path(tempfile.gettempdir()) / f"{self.name}-compose"
+        folder = data.compose()
+        files = [folder / "cluster.yaml"]
+        if cgroups:
+            files.append(folder / "cgroups.yaml")
+        if shared_nfs:
+            files.append(folder / "nfs.yaml")
+        shared = [str(Path(place).resolve()) for place in share]
+        self._override = override(nodes, shared, env or {}, cgroups=cgroups)
+        settings = {
+            "VERSION": self.release.version,
+            "SLURM_NODES": str(nodes),
+            "SLURM_CPUS": str(cpus or ""),
+            "SLURM_MEMORY": str(memory or ""),
+            "SLURM_TESTBED_OWNER": owner or engine.owner(),
+            "NFS_SERVER": server,
+            "NFS_PATH": path,
+        }
+        self.project = Project(self.name, [*files, self._folder / "nodes.yaml"], settings)
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start all hosts at once and wait until the cluster is ready; nothing is left of one that fails."""
+        client = engine.connect()
+        for image in ("slurm-single-node", "slurm-client"):
+            check_image(client, image_name(image, self.release.version))
+        if not self._outlives:
+            atexit.register(self.stop)
+        try:
+            self._start(client)
+        except docker.errors.APIError as error:
+            self.stop()
+            raise EngineError(f"the engine refused to start {self.name}: {error.explanation}") from error
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self, client: docker.DockerClient) -> None:
+        began = time.monotonic()
+        self._folder.mkdir(mode=0o700)
+        (self._folder / "nodes.yaml").write_text(yaml.safe_dump(self._override))
+        files = {f"/etc/slurm/slurm.conf.d/{name}": text.encode() for name, text in self._conf.items()}
+        if self.keys or files:
+            # Copied in before the first process runs, not mounted: any engine can.
+            self.project.run("up", "--no-start")
+            head = ContainerSubstrate(self.project.containers(client)["slurmctld"])
+            head.put("slurmctld", files)
+            if self.keys:
+                keys = {"munge.key": self.keys.munge.data, "jwt_hs256.key": self.keys.jwt.data}
+                head.put("slurmctld", {f"/run/secrets/{name}": key for name, key in keys.items()}, mode=0o400)
+        self.project.run("up", "--detach")
+        host = "127.0.0.1" if not is_remote(client) else str(client.api.base_url.split("//")[1].split(":")[0])
+        Slurm.__init__(self, ComposeSubstrate(self.project.containers(client), host=host), user=self.user)
+        for name in _LAST_READY:
+            self._wait_ready(client, name, began)
+
+    def _wait_ready(self, client: docker.DockerClient, host: str, began: float) -> None:
+        while True:
+            # In short pieces, to see soon that a host has ended, for which the others would wait in vain.
+            done = self.substrate.exec(host, ["slurm-ready", "--wait", "2"])
+            if not done.returncode:
+                return
+            for name, container in self.project.containers(client).items():
+                if container.status != "running":
+                    said = [line for line in self.substrate.logs(name).splitlines() if "slurm-testbed: " in line]
+                    raise EngineError(f"{name} of {self.name} ended at its start: " + "\n".join(said[-4:]))
+            if time.monotonic() - began > self.deadline:
+                raise NotReadyError(
+                    f"{host} of {self.name} to be ready",
+                    deadline=self.deadline,
+                    last_state=(done.stdout + done.stderr).strip(),
+                    log=self.substrate.logs(host)[-4000:],
+                    hint=f"the release is {self.release.version}",
+                )
+
+    def stop(self) -> None:
+        """Remove every host, volume and network; a second call does nothing."""
+        atexit.unregister(self.stop)
+        if self._folder.exists():
+            # Whoever wants an orderly end stops the daemons first; nothing of this cluster is kept.
+            self.project.run("down", "--volumes", "--timeout", "0")
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- the login host ---------------------------------------------------------------------------------
+
+    def ssh_config(self, user: str | None = None) -> Path:
+        """A configuration for ssh(1) with a new key of a user, to log in to the login host.
+
+        The key is made for this call, and goes with the cluster.
+
+        Args:
+            user: who logs in.
+
+        Returns:
+            The configuration's path, in a folder that only the caller can read.
+
+        Example:
+            >>> config = slurm.ssh_config()  # doctest: +SKIP
+            >>> subprocess.run(["ssh", "-F", config, "login", "sinfo"], check=True)  # doctest: +SKIP
+        """
+        user = user or self.user
+        folder = self._folder / f"ssh-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        script = """
+            set -eu
+            umask 077
+            mkdir -p ~/.ssh
+            key=$(mktemp -u ~/.ssh/key.XXXXXX)
+            ssh-keygen -q -t ed25519 -N '' -C slurm-testbed -f "$key"
+            cat "$key.pub" >> ~/.ssh/authorized_keys
+            cat "$key"
+            rm -f "$key" "$key.pub"
+        """
+        private = self.run(["sh", "-c", script], host="login", user=user, env={"HOME": self.home(user)}).stdout
+        _write_private(folder / "id_ed25519", private)
+        address, port = self.substrate.endpoint("login", 22)
+        public = self.read("/etc/ssh/ssh_host_ed25519_key.pub", host="login")
+        (folder / "known_hosts").write_text(f"[{address}]:{port} {' '.join(public.split()[:2])}\n")
+        config = folder / "config"
+        config.write_text(
+            f"Host login\n  HostName {address}\n  Port {port}\n  User {user}\n  IdentityFile {folder}/id_ed25519\n"
+            f"  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
+        )
+        return config
+
+
+def override(nodes: int, share: Sequence[str], env: Mapping[str, str], *, cgroups: bool) -> dict[str, Any]:
+    """What differs from compose/cluster.yaml: more nodes or fewer, folders and settings for every host.
+
+    Args:
+        nodes: how many nodes.
+        share: folders of this machine, absolute.
+        env: settings of all hosts.
+        cgroups: whether further nodes hold jobs in cgroups.
+
+    Example:
+        >>> override(3, [], {}, cgroups=False)["services"]["n3"]["hostname"]
+        'n3'
+        >>> override(1, [], {}, cgroups=False)["services"]["n2"]
+        {'scale': 0}
+    """
+    folder = data.compose()
+    services: dict[str, Any] = {}
+    for number in range(_NODES_IN_FILE + 1, nodes + 1):
+        first = {"file": str(folder / "cluster.yaml"), "service": "n1"}
+        services[f"n{number}"] = {"extends": first, "hostname": f"n{number}"}
+        if cgroups:
+            settings = yaml.safe_load((folder / "cgroups.yaml").read_text())["services"]["n1"]
+            services[f"n{number}"].update(settings)
+    for number in range(nodes + 1, _NODES_IN_FILE + 1):
+        services[f"n{number}"] = {"scale": 0}
+    if share or env:
+        hosts = ["database", "slurmdbd", "slurmctld", "slurmrestd", "client", "login"]
+        for name in [*hosts, *(f"n{number}" for number in range(1, nodes + 1))]:
+            service = services.setdefault(name, {})
+            if share:
+                service["volumes"] = [f"{place}:{place}" for place in share]
+            if env:
+                service["environment"] = dict(env)
+    return {"services": services}
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
