@@ -379,12 +379,8 @@ def logs(_: Context, daemon: str = "", host: str = "") -> None:
     Example: invoke logs --daemon slurmctld
     """
     cluster = _up_cluster()
-    hosts = {one.name: one.daemons for one in cluster.substrate.hosts()}
-    known = set().union(*hosts.values())
-    if daemon and daemon not in known:
-        raise UsageError(f"no daemon {daemon}; there are {', '.join(sorted(known))}")
-    found = next((name for name in hosts if daemon in hosts[name]), cluster.controller)
-    print(cluster.substrate.logs(host or found, daemon or None))
+    host = host or cluster.host_of(daemon or "slurmctld")
+    print(cluster.substrate.logs(host, daemon or None))
 
 
 @task(

@@ -160,7 +160,26 @@ class Slurm:
     @property
     def controller(self) -> str:
         """The host that runs slurmctld."""
-        return next(host.name for host in self.substrate.hosts() if "slurmctld" in host.daemons)
+        return self.host_of("slurmctld")
+
+    def host_of(self, daemon: str) -> str:
+        """The first host that runs a daemon.
+
+        Args:
+            daemon: munged, mariadbd, slurmdbd, slurmctld, slurmd or slurmrestd.
+
+        Raises:
+            UsageError: none does.
+
+        Example:
+            >>> slurm.substrate.service(slurm.host_of("slurmd"), "slurmd", "kill")  # doctest: +SKIP
+        """
+        hosts = self.substrate.hosts()
+        for host in hosts:
+            if daemon in host.daemons:
+                return host.name
+        known = sorted(set().union(*(host.daemons for host in hosts)))
+        raise UsageError(f"no host of this cluster runs {daemon}", hint=f"the daemons are {', '.join(known)}")
 
     def host_of_node(self, nodes: str) -> str:
         """The host that carries the first node of a host list expression, the controller where none does."""
@@ -301,7 +320,7 @@ class Slurm:
 
         Example:
             >>> slurm.rest(user="alice").get("ping")["pings"]  # doctest: +SKIP
-            [{'hostname': 'slurm-...', ...}]
+            [{'hostname': 'slurm...', ...}]
         """
         user = user or self.user
         return Rest(self.rest_url(), user, self.token(user), version=version)

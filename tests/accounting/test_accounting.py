@@ -77,7 +77,7 @@ def test_limit_of_an_association_holds_a_job_back(slurm: Slurm) -> None:
 
 
 def test_jobs_wait_for_a_slurmdbd_that_is_away_and_are_accounted_later(slurm: Slurm) -> None:
-    host = slurm.controller
+    host = slurm.host_of("slurmdbd")
     slurm.substrate.service(host, "slurmdbd", "stop")
     try:
         job = slurm.sbatch(wrap="true")

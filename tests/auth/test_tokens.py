@@ -104,8 +104,9 @@ def test_ordinary_user_makes_no_token_for_another(slurm: Slurm) -> None:
 
 @pytest.mark.row("C-17.1", "C-17.2", "C-17.3", "C-17.4")
 def test_configuration_and_key_are_as_the_document_has_them(slurm: Slurm) -> None:
-    for name in ("slurm.conf", "slurmdbd.conf"):
-        lines = slurm.read(f"/etc/slurm/{name}").splitlines()
+    for daemon in ("slurmctld", "slurmdbd"):
+        name = "slurm.conf" if daemon == "slurmctld" else "slurmdbd.conf"
+        lines = slurm.read(f"/etc/slurm/{name}", host=slurm.host_of(daemon)).splitlines()
         assert "AuthAltTypes=auth/jwt" in lines, name
         assert "AuthAltParameters=jwt_key=/etc/slurm/jwt_hs256.key" in lines, name
     key = slurm.run(["stat", "--format=%U:%G %a %s", "/etc/slurm/jwt_hs256.key"]).stdout.strip()

@@ -62,10 +62,10 @@ def test_root_is_answered(slurm: Slurm) -> None:
 
 @pytest.mark.row("C-18.1", "C-18.4", "C-06.3")
 def test_it_listens_on_all_addresses_as_a_user_of_its_own(slurm: Slurm) -> None:
-    listening = slurm.run(["grep", "-E", ":1AA4 .* 0A ", "/proc/net/tcp"]).stdout.split()
-    uids = slurm.run(
-        ["sh", "-c", 'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != slurmrestd ] || stat -c %U $p; done']
-    ).stdout.split()
+    host = slurm.host_of("slurmrestd")
+    listening = slurm.run(["grep", "-E", ":1AA4 .* 0A ", "/proc/net/tcp"], host=host).stdout.split()
+    owners = 'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != slurmrestd ] || stat -c %U $p; done'
+    uids = slurm.run(["sh", "-c", owners], host=host).stdout.split()
 
     assert listening[1] == "00000000:1AA4", "not on 0.0.0.0:6820"
     assert set(uids) == {"slurmrestd"}, uids

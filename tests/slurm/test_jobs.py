@@ -19,7 +19,7 @@ def test_batch_job_of_the_test_user_completes(slurm: Slurm) -> None:
     assert (record.state, record.exit_code) == ("COMPLETED", 0), record
     user, host = job.output().split()
     assert user == "alice", "the job ran as somebody else"
-    assert host == slurm.controller
+    assert host == slurm.host_of_node(record.nodes)
 
 
 @pytest.mark.parametrize(("script", "exit_code", "signal"), [("exit 42", 42, 0), ("kill -9 $$", 0, 9)])
@@ -122,6 +122,6 @@ def test_reset_leaves_an_idle_cluster(slurm: Slurm) -> None:
 
 
 def test_killed_daemon_comes_back(slurm: Slurm) -> None:
-    slurm.substrate.service(slurm.controller, "slurmd", "kill")
+    slurm.substrate.service(slurm.host_of("slurmd"), "slurmd", "kill")
 
     assert slurm.sbatch(wrap="true").wait().state == "COMPLETED"
