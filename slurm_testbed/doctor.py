@@ -60,6 +60,12 @@ CAUSES = (
         "the key belongs to munge, has mode 0400 and 32 bytes or more",
     ),
     Cause(
+        "state-of-another-release",
+        (r"incompatible version, got \d+ need", r"Database schema is too old for this version of Slurm"),
+        "this release does not take over the state or the database of the release before",
+        "upgrade step by step: https://slurm.schedmd.com/upgrades.html; the state is as it was",
+    ),
+    Cause(
         "no-tres",
         (r"for some reason we have no TRES from it",),
         "slurmctld reached no database, and has no saved state to go on with",

@@ -34,6 +34,10 @@ _NODES_IN_FILE = 2
 _LAST_READY = ("slurmctld", "slurmrestd", "client", "login")
 
 
+#: Where a daemon ends at once that refuses a state or a database.
+_DAEMON_HOSTS = ("slurmdbd", "slurmctld")
+
+
 class SlurmCluster(Slurm):
     """A cluster of several hosts: database, slurmdbd, slurmctld, nodes, slurmrestd, a client and a login host.
 
@@ -133,8 +137,12 @@ class SlurmCluster(Slurm):
         return self
 
     def _start(self, client: docker.DockerClient) -> None:
-        began = time.monotonic()
         self._folder.mkdir(mode=0o700)
+        self._run_hosts(client)
+
+    def _run_hosts(self, client: docker.DockerClient) -> None:
+        """Make the hosts what the compose files say, and wait until they are ready."""
+        began = time.monotonic()
         (self._folder / "nodes.yaml").write_text(yaml.safe_dump(self._override))
         files = {f"/etc/slurm/slurm.conf.d/{name}": text.encode() for name, text in self._conf.items()}
         if self.keys or files:
@@ -161,14 +169,21 @@ class SlurmCluster(Slurm):
                 if container.status != "running":
                     said = [line for line in self.substrate.logs(name).splitlines() if "slurm-testbed: " in line]
                     raise EngineError(f"{name} of {self.name} ended at its start: " + "\n".join(said[-4:]))
-            if time.monotonic() - began > self.deadline:
+            if time.monotonic() - began > self.deadline or self._refuses(began):
+                fatal = [line for name in _DAEMON_HOSTS for line in _fatal(self.substrate.logs(name))]
                 raise NotReadyError(
                     f"{host} of {self.name} to be ready",
                     deadline=self.deadline,
-                    last_state=(done.stdout + done.stderr).strip(),
+                    last_state="; ".join(fatal) or (done.stdout + done.stderr).strip(),
                     log=self.substrate.logs(host)[-4000:],
                     hint=f"the release is {self.release.version}",
                 )
+
+    def _refuses(self, began: float) -> bool:
+        """Whether a daemon has ended by itself again and again, which no waiting mends."""
+        return time.monotonic() - began > 5 and any(
+            len(_fatal(self.substrate.logs(name))) > 2 for name in _DAEMON_HOSTS
+        )
 
     def stop(self) -> None:
         """Remove every host, volume and network; a second call does nothing."""
@@ -185,6 +200,44 @@ class SlurmCluster(Slurm):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    # --- upgrade ----------------------------------------------------------------------------------------
+
+    def upgrade(self, release: str, *, hosts: Sequence[str] = (), force: bool = False) -> None:
+        """Run other hosts' images on the kept state and database: slurmdbd and slurmctld first, then the nodes.
+
+        What a release takes over is in releases.yaml, from https://slurm.schedmd.com/upgrades.html. Jobs go on while
+        slurmdbd and slurmctld are upgraded; a node's jobs end with its container.
+
+        Args:
+            release: a version or minor release.
+            hosts: which hosts, e.g. `["slurmdbd", "slurmctld"]`; all if not given.
+            force: try also what the release does not take over, to see it refuse. Only slurmctld refuses to go back:
+                an older slurmdbd marks a newer database as its own, and the newer one refuses it from then on.
+
+        Raises:
+            UsageError: the release does not take over this one's state; nothing was touched.
+            NotReadyError: the daemons refuse; their logs say why. The state is as it was.
+
+        Example:
+            >>> with SlurmCluster("24.11") as slurm:  # doctest: +SKIP
+            ...     slurm.upgrade("26.05", hosts=["slurmdbd", "slurmctld"])
+            ...     slurm.upgrade("26.05")
+        """
+        client = engine.connect()
+        target = Releases.load().find(release)
+        if target.version != self.release.version and not force and not target.may_follow(self.release):
+            raise UsageError(
+                f"Slurm {target.version} does not take over the state of Slurm {self.release.version}: "
+                f"it takes over {', '.join(target.follows)}",
+                hint="go step by step, or start a new cluster; going back is never possible",
+            )
+        for host in hosts or [host.name for host in self.substrate.hosts()]:
+            image = image_name("slurm-client" if host == "client" else "slurm-single-node", target.version)
+            check_image(client, image)
+            self._override["services"].setdefault(host, {})["image"] = image
+        self._run_hosts(client)
+        self.release = target
 
     # --- the login host ---------------------------------------------------------------------------------
 
@@ -263,6 +316,10 @@ def override(nodes: int, share: Sequence[str], env: Mapping[str, str], *, cgroup
             if env:
                 service["environment"] = dict(env)
     return {"services": services}
+
+
+def _fatal(log: str) -> list[str]:
+    return [line.strip() for line in log.splitlines() if "fatal:" in line]
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -1,0 +1,103 @@
+"""Another release on the kept state and database: what SchedMD allows works, what it does not is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from slurm_testbed import SlurmCluster, engine
+from slurm_testbed.doctor import diagnose_text
+from slurm_testbed.errors import NotReadyError, UsageError
+from slurm_testbed.images import exists, image_name
+from slurm_testbed.releases import Releases
+
+KNOWN = Releases.load()
+#: Pairs of releases that are built from releases.yaml, by whether the second takes over the first's state.
+STEPS = [
+    (old, new) for old in KNOWN.all for new in KNOWN.all if old.minor in {"20.11", "22.05", "24.11"} and old != new
+]
+ALLOWED = [(old.minor, new.minor) for old, new in STEPS if new.may_follow(old)]
+
+
+def need(*releases: str) -> None:
+    """Say which image is missing, where one is."""
+    client = engine.connect()
+    for release in releases:
+        if not exists(client, image_name("slurm-single-node", KNOWN.find(release).version)):
+            pytest.skip(f"not checkable here because Slurm {release} is not built: invoke build --release {release}")
+
+
+def version(slurm: SlurmCluster, daemon: str) -> str:
+    """What a daemon says of its release."""
+    return slurm.run([daemon, "-V"], host=slurm.host_of(daemon)).stdout.split()[1]
+
+
+def states(slurm: SlurmCluster) -> dict[int, str]:
+    """The states of all jobs in the accounting; one that is held has no record yet."""
+    records = slurm.sacct("--allocations", "--allusers", "--format=JobID,State")
+    return {int(record["JobID"]): record["State"] for record in records}
+
+
+@pytest.mark.row("C-23.1", "C-23.2", "C-23.3", "C-23.4", "C-23.5")
+@pytest.mark.parametrize(("old", "new"), ALLOWED)
+def test_upgrade_keeps_the_running_job_and_the_accounting(old: str, new: str) -> None:
+    need(old, new)
+    with SlurmCluster(old, nodes=1) as slurm:
+        before = (version(slurm, "slurmctld"), version(slurm, "slurmdbd"))
+        done = slurm.sbatch(wrap="exit 3")
+        done.wait()
+        # It ends when it is told, so that it runs across the upgrade however long that takes.
+        running = slurm.sbatch(wrap="until [ -e go ]; do read -t 0.1 < <(:); done; echo through", comment="kept")
+        running.wait(until={"RUNNING"})
+        held = slurm.sbatch(wrap="true", hold=True)
+        slurm.wait_until(
+            lambda: states(slurm) == {done.id: "FAILED", running.id: "RUNNING"}, "both jobs in the accounting"
+        )
+
+        slurm.upgrade(new, hosts=["slurmdbd", "slurmctld", "slurmrestd"])
+
+        after = (version(slurm, "slurmctld"), version(slurm, "slurmdbd"))
+        assert (before, after) == ((KNOWN.find(old).version,) * 2, (KNOWN.find(new).version,) * 2)
+        assert running.state == "RUNNING", "the job did not survive slurmctld's upgrade"
+        slurm.run(["touch", "go"], user="alice", workdir="/home/alice")
+        assert running.wait().state == "COMPLETED"
+        assert "through" in running.output()
+        assert held.record().reason == "JobHeldUser"
+
+        slurm.upgrade(new)
+
+        slurm.run(["scontrol", "release", str(held.id)])
+        assert held.wait(120).state == "COMPLETED", "the upgraded node runs no job"
+        expected = {done.id: "FAILED", running.id: "COMPLETED", held.id: "COMPLETED"}
+        slurm.wait_until(lambda: states(slurm) == expected, "the jobs of both releases in the accounting", deadline=60)
+
+
+@pytest.mark.row("C-23.6", "C-23.7", "C-23.8")
+@pytest.mark.parametrize(
+    ("old", "new", "hosts"),
+    [
+        ("22.05", "24.11", ["slurmdbd", "slurmctld"]),
+        # An older slurmdbd refuses nothing: it marks the database as its own, which the newer one then refuses.
+        ("24.11", "22.05", ["slurmctld"]),
+    ],
+    ids=["too-far", "downgrade"],
+)
+def test_forbidden_step_is_refused_and_leaves_the_state_untouched(old: str, new: str, hosts: list[str]) -> None:
+    need(old, new)
+    with SlurmCluster(old, nodes=1) as slurm:
+        done = slurm.sbatch(wrap="exit 3")
+        done.wait()
+        held = slurm.sbatch(wrap="true", hold=True)
+        slurm.wait_until(lambda: states(slurm) == {done.id: "FAILED"}, "the job in the accounting")
+        with pytest.raises(UsageError, match=f"Slurm {KNOWN.find(new).version} does not take over the state of"):
+            slurm.upgrade(new)
+        assert version(slurm, "slurmctld") == KNOWN.find(old).version, "a refused step touched the hosts"
+
+        with pytest.raises(NotReadyError) as error:
+            slurm.upgrade(new, hosts=hosts, force=True)
+        causes = [finding.cause.name for finding in diagnose_text(str(error.value)).findings]
+        slurm.upgrade(old, force=True)
+
+        assert "fatal:" in str(error.value), error.value
+        assert "state-of-another-release" in causes, error.value
+        assert held.record().reason == "JobHeldUser", "the state was touched"
+        assert states(slurm) == {done.id: "FAILED"}, "the accounting was touched"
