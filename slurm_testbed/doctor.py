@@ -66,6 +66,12 @@ CAUSES = (
         "upgrade step by step: https://slurm.schedmd.com/upgrades.html; the state is as it was",
     ),
     Cause(
+        "state-of-another-cluster",
+        (r"CLUSTER NAME MISMATCH",),
+        "the kept state is that of another ClusterName, or of a newer release, whose file an older one reads as a name",
+        "start the release that wrote the state, or give the cluster its name again",
+    ),
+    Cause(
         "no-tres",
         (r"for some reason we have no TRES from it",),
         "slurmctld reached no database, and has no saved state to go on with",
