@@ -11,7 +11,7 @@ from slurm_testbed.engine.processes import live_process, namespace_of
 LABEL = "org.slurm-testbed"
 #: Carried by whatever belongs to a cluster; its value is the cluster's name.
 LABEL_CLUSTER = f"{LABEL}.cluster"
-#: Says who removes it: the value of `owner()`, or `UP_OWNER`.
+#: Says who removes it: the value of `owner()`, perhaps with a name of its own after a slash, or `UP_OWNER`.
 LABEL_OWNER = f"{LABEL}.owner"
 #: Carried by every image of ours; its value is the version of the image's interface.
 LABEL_INTERFACE = f"{LABEL}.interface"
@@ -33,7 +33,7 @@ def owner() -> str:
 
 def is_dead(label: str) -> bool:
     """Whether the owner is known to be gone: of this host and PID namespace, and not running."""
-    host, _, rest = label.partition(":")
+    host, _, rest = label.partition("/")[0].partition(":")
     pid, _, when = rest.partition(":")
     started, _, namespace = when.rpartition("@")
     if host != socket.gethostname() or namespace != namespace_of("self", "pid") or not pid.isdigit():

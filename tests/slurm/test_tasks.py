@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm_testbed import engine
 from slurm_testbed.releases import Release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,8 +21,8 @@ Invoke = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def invoke() -> Iterator[Invoke]:
-    """Run a task; clusters of `up` belong to this test alone, and are removed after it."""
-    env = {**os.environ, "SLURM_TESTBED_UP_OWNER": f"test-{uuid.uuid4().hex}"}
+    """Run a task; clusters of `up` belong to this test alone, and are removed after it, or by a sweep if we die."""
+    env = {**os.environ, "SLURM_TESTBED_UP_OWNER": f"{engine.owner()}/{uuid.uuid4().hex}"}
 
     def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "invoke", *arguments]

@@ -130,6 +130,15 @@ def test_sweep_of_everything_takes_all_owners() -> None:
     assert removed == ["a", "b", "c"], f"it removed {removed}"
 
 
+def test_sweep_knows_an_owner_by_what_stands_before_a_slash(dead_owner: str) -> None:
+    removed: list[str] = []
+    fake = FakeClient(removed, {"a": f"{dead_owner}/up-1", "b": f"{engine.owner()}/up-1"})
+
+    engine.sweep(fake)  # type: ignore[arg-type]
+
+    assert removed == ["a"], f"it removed {removed}"
+
+
 class FakeClient:
     """As much of a docker client as a sweep of containers needs."""
 
