@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json as jsons
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from rich.table import Table
 from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
 from slurm_testbed import faults
+from slurm_testbed import matrix as matrices
 from slurm_testbed.compose import SlurmCluster, running
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer
 from slurm_testbed.data import is_checkout
@@ -177,6 +179,67 @@ def test(context: Context, release: str = "", workers: str = "auto") -> None:
         engines.sweep(client)
     if code:
         raise Exit(code=code)
+
+
+@task(
+    help={
+        "releases": "which releases, e.g. 22.05,24.11; all of releases.yaml if not given",
+        "suites": "folders of tests/, or all; slurm,rest,auth,accounting if not given",
+        "substrates": "what carries the clusters; all that pytest's --slurm-on knows if not given",
+        "jobs": "how many cells at once; chosen by processors and memory if not given",
+        "minutes": "after how many a cell is ended",
+        "json": "a file for everything, as docs/matrix.md describes it",
+        "junit": "a file for the tests of all cells, as JUnit XML",
+    }
+)
+def matrix(
+    _: Context,
+    releases: str = "",
+    suites: str = "",
+    substrates: str = "",
+    jobs: int = 0,
+    minutes: float = 30,
+    json: str = "",
+    junit: str = "",
+) -> None:
+    """
+    Prove every release through every suite on every substrate, and show a table.
+
+    A release whose source cannot be had is a gap with a name; any cell that fails makes the run fail.
+
+    Example: invoke matrix --releases 22.05,24.11 --suites rest,auth --json matrix.json
+    """
+    plan = matrices.plan(ROOT, releases=releases, suites=suites, substrates=substrates)
+    engines.ensure()
+    report = matrices.run(
+        plan,
+        root=ROOT,
+        jobs=jobs,
+        seconds=minutes * 60,
+        json_file=CALLER / json if json else None,
+        junit_file=CALLER / junit if junit else None,
+    )
+    report.show(Console(soft_wrap=True))
+    if report.exit_status:
+        raise Exit(code=report.exit_status)
+
+
+@task(help={"json": "the minor releases as a JSON list, e.g. for a workflow's matrix"})
+def releases(_: Context, json: bool = False) -> None:
+    """
+    List the releases of releases.yaml: where each comes from, and how long SchedMD supports it.
+
+    Example: invoke releases --json
+    """
+    known = Releases.load()
+    if json:
+        print(jsons.dumps([release.minor for release in known.all]))
+        return
+    table = Table("release", "support", "sources", box=None, pad_edge=False)
+    for release in known.all:
+        sources = "; ".join(str(source) for source in release.sources if source.usable)
+        table.add_row(release.version, f"until {release.support_end}", sources)
+    Console().print(table)
 
 
 @task(
@@ -529,5 +592,24 @@ _up = Collection("up")
 _up.add_task(up, name="single", default=True)
 _up.add_task(up_cluster, name="cluster")
 ns = Collection(
-    *(engine, build, test, rows, check, _up, down, status, logs, shell, token, reproduce, doctor, keys, bench, clean)
+    *(
+        engine,
+        releases,
+        build,
+        test,
+        matrix,
+        rows,
+        check,
+        _up,
+        down,
+        status,
+        logs,
+        shell,
+        token,
+        reproduce,
+        doctor,
+        keys,
+        bench,
+        clean,
+    )
 )
