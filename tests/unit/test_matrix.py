@@ -58,7 +58,7 @@ HANGING = """
 
     @pytest.fixture
     def cluster():
-        child = subprocess.Popen(["sleep", "600"])
+        child = subprocess.Popen(["sh", "-c", "trap '' INT TERM; exec sleep 600"])
         pathlib.Path("started.tmp").write_text(f"{os.getpid()} {child.pid}")
         os.replace("started.tmp", "started")
         yield
