@@ -156,7 +156,7 @@ class _Runner:
                 self.report.results[cell] = CellResult(cell, outcome, error.message)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, style="dim", highlight=False, markup=False)
+        self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     # --- cells ------------------------------------------------------------------------------------------
 
