@@ -78,6 +78,10 @@ class ContainerLife(abc.ABC):
             self.stop()
             raise EngineError(f"the engine refused to start {self.image}: {error.explanation}") from error
         except BaseException:
+            # Ctrl-C may have come between a request and its answer, of which stop() knows nothing; and what was asked
+            # for may still be on its way.
+            atexit.register(_remove_named, client, self.name)
+            _remove_named(client, self.name)
             self.stop()
             raise
         return self
@@ -107,6 +111,15 @@ class ContainerLife(abc.ABC):
 
     def _not_started(self) -> UsageError:
         return UsageError(f"this {type(self).__name__} is not started: use it in a with statement, or call start()")
+
+
+def _remove_named(client: docker.DockerClient, name: str) -> None:
+    """Remove the container and the network of a name that is one start's own, as far as they are there."""
+    with contextlib.suppress(docker.errors.APIError):  # else the next sweep does it
+        for container in client.containers.list(all=True, sparse=True, filters={"name": f"^/?{name}$"}):
+            container.remove(force=True, v=True)
+        for network in client.networks.list(names=[name]):
+            network.remove()
 
 
 def is_remote(client: docker.DockerClient) -> bool:

@@ -212,7 +212,7 @@ class _Runner:
                     *_command(cell, folder),
                     cwd=self.root,
                     env=_environment(),
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,  # by its end the cell knows of ours
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     # A group of its own: we alone say when it ends, and then all of it.
@@ -263,13 +263,12 @@ class _Runner:
 
 
 def _command(cell: Cell, folder: Path) -> list[str]:
-    argv = [sys.executable, "-m", "pytest", f"tests/{cell.suite}", "--numprocesses=0", "-p", "no:cacheprovider"]
+    argv = [sys.executable, "-m", "pytest", f"tests/{cell.suite}", "--numprocesses=0"]
+    argv += ["-p", "no:cacheprovider", "-p", "slurm_testbed.matrix.cell"]
     argv += [f"--slurm-release={cell.release.version}", f"--slurm-on={cell.substrate}"]
     argv += [f"--report-log={folder / 'report.jsonl'}", f"--junit-xml={folder / 'junit.xml'}"]
     argv += ["--override-ini", f"junit_suite_name={cell}"]
-    # If we are killed, pytest is told as by Ctrl-C; where there is no such program, it goes on to its end.
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig=INT", "--", *argv] if setpriv else argv
+    return argv
 
 
 def _environment() -> dict[str, str]:

@@ -70,7 +70,8 @@ def test_matrix_that_is_ended_leaves_no_cluster_and_no_process(
     said, _ = matrix.communicate(timeout=90)
 
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in cells), "the cells' end", deadline=90)
-    assert owned_by(client, cells) == set(), said
+    left = owned_by(client, cells)
+    assert left == set(), said
     if number == signal.SIGINT:
         assert matrix.returncode == 130, said
         report = json.loads((tmp_path / "m.json").read_text())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from testcontainers.core.container import DockerContainer
 
 from slurm_testbed import ClusterKeys, Slurm, SlurmContainer, engine
 from slurm_testbed.container import SlurmClient
@@ -95,6 +96,26 @@ def test_ctrl_c_leaves_nothing(slurm_release: Release, client: docker.DockerClie
     assert "KeyboardInterrupt" in done.stderr
     assert client.containers.list(all=True, filters={"name": name}) == []
     assert client.networks.list(names=[name]) == []
+
+
+def test_ctrl_c_before_the_engines_answer_leaves_nothing(
+    slurm_release: Release, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DockerContainer.start
+
+    def start(container: DockerContainer) -> DockerContainer:
+        real(container)
+        container._container = None  # the answer that never came
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DockerContainer, "start", start)
+    slurm = SlurmContainer(slurm_release.version, accounting=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        slurm.start()
+
+    assert client.containers.list(all=True, filters={"name": slurm.name}) == []
+    assert client.networks.list(names=[slurm.name]) == []
 
 
 def test_killed_process_leaves_what_the_next_sweep_removes(
