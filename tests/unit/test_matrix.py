@@ -431,5 +431,6 @@ def test_cell_that_hangs_is_ended_and_says_where(tmp_path: Path) -> None:
     found = by_suite(report)["hanging"]
     assert found.outcome is Outcome.ERROR
     assert found.reason.startswith("it did not end within 0.05 minutes; "), found.reason
+    assert found.seconds < 9, "the time was not kept"
     pids = [int(pid) for pid in (root / "started").read_text().split()]
     assert [pid for pid in pids if is_alive(pid)] == []
