@@ -271,7 +271,7 @@ def test_plan_is_by_default_everything_known(tmp_path: Path) -> None:
 
     assert plan.releases == Releases.load().all
     assert plan.suites == ("slurm", "rest")
-    assert plan.substrates == SUBSTRATES
+    assert plan.substrates == tuple(SUBSTRATES)
     assert matrix.plan(tmp_path, suites="all").suites == ("faults", "rest", "slurm")
 
 
@@ -289,7 +289,7 @@ def test_release_that_is_named_twice_is_meant_once(tmp_path: Path) -> None:
         ({"releases": "19.05"}, UnknownReleaseError, f"unknown release 19.05: .*{RELEASE.version}"),
         ({"suites": "slrum"}, UsageError, "no suite slrum: there are rest, slurm, or all"),
         ({"suites": "unit"}, UsageError, "no suite unit: there are rest, slurm"),
-        ({"substrates": "cloud"}, UsageError, "no substrate cloud: there are single"),
+        ({"substrates": "cloud"}, UsageError, "no substrate cloud: there are single, cluster"),
     ],
 )
 def test_what_is_unknown_is_refused_with_what_there_is(
