@@ -26,6 +26,7 @@ from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
 from slurm_testbed import faults
 from slurm_testbed import matrix as matrices
+from slurm_testbed import vm as machines
 from slurm_testbed.compose import SlurmCluster, running
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer
 from slurm_testbed.data import is_checkout
@@ -66,21 +67,38 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 # --- the engine ------------------------------------------------------------------------------------------
 
 
-@task(help={"stop": "end the engine that we started; any other one stays"})
-def engine(_: Context, stop: bool = False) -> None:
+@task(
+    help={
+        "stop": "end the engine, and the virtual machine, that we started; any other one stays",
+        "vm": "start a virtual machine with an engine on cgroup v2 and an NFS server; built first where it is not",
+    }
+)
+def engine(_: Context, stop: bool = False, vm: bool = False) -> None:
     """
     Say what the container engine is and has, and what each lack costs.
 
     Where there is none, one is installed and started on Debian or Ubuntu as root. On a terminal it asks
     before it installs; SLURM_TESTBED_INSTALL_ENGINE=0 forbids both.
 
-    Example: invoke engine
+    Example: invoke engine --vm
     """
+    if stop and vm:
+        raise UsageError("--stop ends both, --vm starts one: give one of them")
     if stop:
+        if machines.stop():
+            print("the virtual machine has ended")
         print("the engine that we started has ended" if engines.stop() else "no engine of ours runs")
-        return
+    elif vm:
+        machine = machines.start()
+        _show_engine(machine.client())
+        print(f"\nTo use it: export DOCKER_HOST={machine.docker_host}\nTo end it: ./inv engine --stop")
+    else:
+        _show_engine(engines.ensure())
+
+
+def _show_engine(client: Any) -> None:
     table = Table("", "what", "found", "what the lack costs", box=None, pad_edge=False)
-    for finding in engines.examine(engines.ensure()):
+    for finding in engines.examine(client):
         mark = "[green]ok[/]" if finding.ok else "[yellow]--[/]"
         table.add_row(mark, finding.name, finding.value, finding.cost)
     Console().print(table)
@@ -154,10 +172,11 @@ def _built_releases(client: Any) -> list[str]:
 @task(
     help={
         "release": "which releases, e.g. 22.05,24.11; all that are built if not given",
-        "workers": "how many tests at once; as many as processors if not given",
+        "workers": "how many tests at once; as many as processors if not given, one in a virtual machine",
+        "engine": "`vm`: those marked vm, in a virtual machine with cgroup v2 and an NFS server",
     }
 )
-def test(context: Context, release: str = "", workers: str = "auto") -> None:
+def test(context: Context, release: str = "", workers: str = "", engine: str = "") -> None:
     """
     Run the tests on real clusters of every release that is built.
 
@@ -165,11 +184,27 @@ def test(context: Context, release: str = "", workers: str = "auto") -> None:
 
     Example: invoke test --release 24.11 -- tests/rest -k token
     """
+    if engine not in {"", "vm"}:
+        raise UsageError(f"there is no engine {engine}; give vm, or leave it out for the one that answers here")
     client = engines.ensure()
     releases = release or ",".join(_built_releases(client))
-    argv = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=worksteal"]
-    argv += [f"--slurm-release={releases}", *shlex.split(context.remainder)]
-    process = subprocess.Popen(argv, cwd=ROOT, env=engines.environment())
+    arguments = [f"--slurm-release={releases}", *shlex.split(context.remainder)]
+    if not engine:
+        _pytest([f"--numprocesses={workers or 'auto'}", *arguments], client, engines.environment())
+        return
+    with machines.running() as machine:
+        known = Releases.load()
+        names = [known.find(name) for name in releases.split(",")]
+        images = [image_name(target, one) for one in names for target in ("slurm-client", "slurm-single-node")]
+        machines.load(machine, images, host=client)
+        more = [f"--numprocesses={workers or 1}", "-m", "vm", *arguments]
+        _pytest(more, machine.client(), machine.environment())
+
+
+def _pytest(arguments: list[str], client: Any, env: dict[str, str]) -> None:
+    """Run the tests, and remove what they left on the engine when they were cut short."""
+    argv = [sys.executable, "-m", "pytest", "--dist=worksteal", *arguments]
+    process = subprocess.Popen(argv, cwd=ROOT, env=env)
     try:
         code = process.wait()
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import cast
 
@@ -20,6 +21,8 @@ from slurm_testbed.releases import Release, Releases
 from slurm_testbed.slurm import Slurm
 
 _CLUSTER = pytest.StashKey[Slurm]()
+#: Names an NFS export that the engine's host reaches.
+NFS_VARIABLE = "SHARED_NFS"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and remove what dead processes left behind."""
-    config.addinivalue_line("markers", "requires(ability, ...): what the Slurm release must be able to do")
+    config.addinivalue_line(
+        "markers",
+        "requires(ability, ...): what the Slurm release must be able to do, and the engine's host must have: "
+        "cgroup_v1, cgroup_v2, nfs",
+    )
     try:
         config.stash[_RELEASES] = _asked_for(config)
         config.stash[_SUBSTRATES] = _substrates(config)
@@ -158,9 +165,23 @@ def _slurm_requirements(request: pytest.FixtureRequest) -> None:
         return
     release = request.getfixturevalue("slurm_release")
     for ability in (ability for mark in marks for ability in mark.args):
-        if not release.has(ability):
+        why = _why_not(ability, release)
+        if why:
             request.node.user_properties.append(("slurm_lacks", ability))
-            pytest.skip(f"not checkable here because Slurm {release.version} has no {ability}")
+            pytest.skip(f"not checkable here because {why}")
+
+
+def _why_not(ability: str, release: Release) -> str:
+    """Why a test that requires this cannot be run here; empty where it can."""
+    if ability == "nfs":
+        return "" if os.environ.get(NFS_VARIABLE) else f"{NFS_VARIABLE} names no NFS export, as server:/path"
+    if not release.has(ability):
+        return f"Slurm {release.version} has no {ability}"
+    if ability.startswith("cgroup_v"):
+        version = f"cgroup_v{engine.connect().info().get('CgroupVersion') or 'unknown'}"
+        if version != ability:
+            return f"the engine's host has {version}, not {ability} (invoke test --engine vm has cgroup_v2)"
+    return ""
 
 
 def note_cluster(request: pytest.FixtureRequest, cluster: Slurm, release: Release) -> None:

@@ -29,6 +29,8 @@ FINAL_STATES = frozenset(
 
 #: Port of slurmrestd inside its host.
 REST_PORT = 6820
+#: Seconds in which an ordinary machine's slurmrestd answers.
+_REST_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -323,7 +325,8 @@ class Slurm:
             [{'hostname': 'slurm...', ...}]
         """
         user = user or self.user
-        return Rest(self.rest_url(), user, self.token(user), version=version)
+        timeout = _REST_SECONDS * self.substrate.facts().speed
+        return Rest(self.rest_url(), user, self.token(user), version=version, timeout=timeout)
 
     # --- state ------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ class SlurmClient(ContainerLife):
 
     def _wait_ready(self, substrate: ContainerSubstrate) -> None:
         self.substrate = substrate
-        self.run(["slurm-ready", "--wait", "30"])
+        self.run(["slurm-ready", "--wait", str(math.ceil(30 * substrate.place.speed))])
 
     def run(
         self, argv: Sequence[str], *, user: str = "root", stdin: str | None = None, check: bool = True

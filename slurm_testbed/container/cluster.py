@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,7 +129,9 @@ class SlurmContainer(ContainerLife, Slurm):
 
     def _create(self, client: docker.DockerClient) -> StartedContainer:
         self._network = client.networks.create(self.name, labels=self._labels())
-        started = StartedContainer(self.image).with_name(self.name).with_envs(**self._env)
+        # The image's own deadlines, too.
+        patience = {"SLURM_TESTBED_DEADLINE": str(math.ceil(self.deadline * self._place.speed)), **self._env}
+        started = StartedContainer(self.image).with_name(self.name).with_envs(**patience)
         for folder in self._share:
             started.with_volume_mapping(folder, str(folder), "rw")
         # testcontainers would publish on every address.
@@ -154,7 +157,8 @@ class SlurmContainer(ContainerLife, Slurm):
 
     def _wait_ready(self, substrate: ContainerSubstrate) -> None:
         Slurm.__init__(self, substrate, user=self.user)
-        done = self.substrate.exec(self.name, ["slurm-ready", "--wait", str(int(self.deadline))])
+        deadline = self.deadline * self._place.speed
+        done = self.substrate.exec(self.name, ["slurm-ready", "--wait", str(int(deadline))])
         if done.returncode:
             self.container.reload()
             if self.container.status != "running":
@@ -162,7 +166,7 @@ class SlurmContainer(ContainerLife, Slurm):
                 raise EngineError(f"{self.image} ended at its start: " + "\n".join(said[-4:]))
             raise NotReadyError(
                 f"the cluster in {self.name} to be ready",
-                deadline=self.deadline,
+                deadline=deadline,
                 last_state=(done.stdout + done.stderr).strip(),
                 log=self.substrate.logs(self.name)[-4000:],
                 hint=f"the image is {self.image}",

@@ -14,7 +14,7 @@ from docker.models.containers import Container
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-from slurm_testbed import engine
+from slurm_testbed import engine, vm
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import EngineError, UsageError
 from slurm_testbed.images import exists
@@ -48,6 +48,8 @@ class ContainerLife(abc.ABC):
     image: str
     name: str
     _started: StartedContainer | None = None
+    #: Where the engine runs.
+    _place = vm.Place()
     #: Whether it stays when this process ends.
     _outlives = False
 
@@ -67,13 +69,14 @@ class ContainerLife(abc.ABC):
         """
         client = engine.connect()
         check_image(client, self.image)
+        self._place = vm.place_of(client)
         if not self._outlives:
             atexit.register(self.stop)
         try:
             self._started = self._create(client)
             self._started.start()
             host = self._started.get_container_host_ip() if is_remote(client) else "127.0.0.1"
-            self._wait_ready(ContainerSubstrate(self.container, host=host))
+            self._wait_ready(ContainerSubstrate(self.container, host=host, place=self._place))
         except docker.errors.APIError as error:
             self.stop()
             raise EngineError(f"the engine refused to start {self.image}: {error.explanation}") from error

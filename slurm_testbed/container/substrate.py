@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import secrets
 import shutil
 import struct
@@ -18,7 +19,7 @@ import docker
 import docker.errors
 from docker.models.containers import Container
 
-from slurm_testbed import engine
+from slurm_testbed import engine, vm
 from slurm_testbed.errors import EngineError, SlurmTestbedError, UsageError
 from slurm_testbed.readiness import wait_until
 from slurm_testbed.slurm import REST_PORT
@@ -27,7 +28,12 @@ from slurm_testbed.substrate import Attach, Facts, Host
 #: Head of a frame: 1 for output or 2 for error output, three zeros, the length; Docker Engine API, ContainerAttach.
 _FRAME = struct.Struct(">BxxxL")
 _SERVICES = "/run/slurm-testbed/services"
+_READY = "/run/slurm-testbed/ready"
 _COMMON = "/usr/lib/slurm-testbed/common.sh"
+#: Seconds in which an ordinary machine stops or starts a daemon.
+_SERVICE_SECONDS = 15
+#: Seconds in which an ordinary machine's engine says something.
+_REQUEST_SECONDS = 120
 #: How a daemon that was started shows that it takes requests.
 _LISTENS = {
     "munged": "test -S /run/munge/munge.socket.2",
@@ -40,7 +46,7 @@ _STDIN = "/run/slurm-testbed/stdin"
 
 
 def _exec(
-    container: Container, argv: list[str], user: str, env: Mapping[str, str], workdir: str | None
+    container: Container, argv: list[str], user: str, env: Mapping[str, str], workdir: str | None, speed: float
 ) -> tuple[int, bytes, bytes]:
     """Run a command in a container: exit status, output, error output.
 
@@ -68,6 +74,7 @@ def _exec(
         ended,
         f"the exit status of {argv[0]} in {container.name}",
         deadline=30,
+        speed=speed,
     )
     return int(state["ExitCode"]), bytes(streams[1]), bytes(streams[2])
 
@@ -78,12 +85,16 @@ class ContainerSubstrate:
     Args:
         container: a running container of slurm-single-node.
         host: at which name or address the engine publishes ports.
+        place: where the engine runs; asked of it if not given.
     """
 
-    def __init__(self, container: Container, *, host: str = "127.0.0.1") -> None:
+    def __init__(self, container: Container, *, host: str = "127.0.0.1", place: vm.Place | None = None) -> None:
         self.container = container
         self._host = host
         self._cgroup: str | None = None
+        client = cast(docker.DockerClient, container.client)
+        self.place = place or vm.place_of(client)
+        client.api.timeout = max(client.api.timeout or 0, math.ceil(_REQUEST_SECONDS * self.place.speed))
 
     @property
     def name(self) -> str:
@@ -113,7 +124,7 @@ class ContainerSubstrate:
             command = ["sh", "-c", 'exec < "$0"; rm -f "$0" 2> /dev/null; exec "$@"', path, *command]
         environment = {"USER": user, "LOGNAME": user, **(env or {})}
         try:
-            code, out, err = _exec(self.container, command, user, environment, workdir)
+            code, out, err = _exec(self.container, command, user, environment, workdir, self.place.speed)
         except docker.errors.APIError as error:
             raise EngineError(
                 f"the engine did not run {argv[0]} in {self.name}: {error.explanation or error}",
@@ -164,19 +175,22 @@ class ContainerSubstrate:
         bindings = self.container.ports.get(f"{port}/tcp")
         if not bindings:
             raise UsageError(f"port {port} of {role} is not published by {self.name}")
-        return self._host, int(bindings[0]["HostPort"])
+        published = int(bindings[0]["HostPort"])
+        machine = self.place.machine
+        return machine.reach(published) if machine else (self._host, published)
 
     def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
         """Stop, start or kill a daemon by its supervisor, s6; all slurmd of the container are one daemon here."""
         flags = {"stop": "-wD -d", "start": "-wu -u", "kill": "-wr -k"}[action]
-        script = f"cd {_SERVICES} && for one in {daemon}*; do s6-svc -T 15000 {flags} $one || exit; done"
+        seconds = math.ceil(_SERVICE_SECONDS * self.place.speed)
+        script = f"cd {_SERVICES} && for one in {daemon}*; do s6-svc -T {seconds}000 {flags} $one || exit; done"
         if action != "stop" and daemon in _LISTENS:
             # s6 knows that the process is there; the daemon takes requests once it listens.
             script += f"; . {_COMMON}; await {daemon} 'see its log.' {_LISTENS[daemon]}"
-        done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": "15"})
+        done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": str(seconds)})
         if done.returncode:
             raise SlurmTestbedError(
-                f"{daemon} on {host} did not {action} within 15 s: {done.stderr.strip()}",
+                f"{daemon} on {host} did not {action} within {seconds} s: {done.stderr.strip()}",
                 hint=f"its log ends: {self.logs(host, daemon)[-500:]}",
             )
 
@@ -194,8 +208,12 @@ class ContainerSubstrate:
 
     def facts(self) -> Facts:
         """What the container's start said of cgroups."""
-        if self._cgroup is None:
-            conf = self.exec(self.name, ["cat", "/etc/slurm/cgroup.conf"]).stdout
-            self._cgroup = next((v for v in ("v1", "v2") if f"cgroup/{v}" in conf), "none")
+        cgroup = self._cgroup
+        if cgroup is None:
+            done = self.exec(self.name, ["sh", "-c", f"cat /etc/slurm/cgroup.conf; test -e {_READY}"])
+            enforced = "v2" if "cgroup/v2" in done.stdout else "v1"
+            cgroup = enforced if "ConstrainRAMSpace=yes" in done.stdout else "none"
+            if done.returncode == 0:  # before, the file may not have been written yet
+                self._cgroup = cgroup
         capabilities = self.container.attrs["HostConfig"]["CapAdd"] or []
-        return Facts("single", cgroup=self._cgroup, capabilities=frozenset(capabilities))
+        return Facts("single", cgroup=cgroup, speed=self.place.speed, capabilities=frozenset(capabilities))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import secrets
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
@@ -18,7 +19,7 @@ import docker
 import docker.errors
 import pytest
 
-from slurm_testbed import engine
+from slurm_testbed import engine, vm
 from slurm_testbed.container import ContainerSubstrate
 from slurm_testbed.images import build, exists, image_name
 from slurm_testbed.releases import Release, Releases
@@ -69,40 +70,53 @@ class Image:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=RUN_SECONDS,
+                timeout=RUN_SECONDS * vm.place_of(self.client).speed,
                 env=engine.environment(),
             )
             assert not self.client.containers.list(all=True, filters={"name": name}), "it outlived --rm"
         return done
 
     @contextlib.contextmanager
-    def started(self, *command: str, options: Sequence[str] = (), ready: bool = True) -> Iterator[Slurm]:
+    def started(
+        self,
+        *command: str,
+        options: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
+        ready: bool = True,
+    ) -> Iterator[Slurm]:
         """What `docker run --detach` starts; removed in the end, with its volumes.
 
         Args:
             command: role or command.
             options: of docker run.
+            files: text by absolute path, put there before the first process runs: `docker cp` into a created one.
             ready: wait until `slurm-ready` says so.
         """
-        with self._named() as (name, argv):
-            full = [*argv, "--detach", f"--hostname={name}", *options, self.name, *command]
+        with self._named("create" if files else "run") as (name, argv):
+            seconds = math.ceil(RUN_SECONDS * vm.place_of(self.client).speed)
+            own = [f"--hostname={name}", f"--env=SLURM_TESTBED_DEADLINE={seconds}", *([] if files else ["--detach"])]
+            full = [*argv, *own, *options, self.name, *command]
             if "--network=host" in options:
                 full.remove(f"--hostname={name}")
             done = subprocess.run(full, capture_output=True, text=True, check=False, env=engine.environment())
             assert done.returncode == 0, done.stderr
-            slurm = Slurm(ContainerSubstrate(self.client.containers.get(name)))
+            substrate = ContainerSubstrate(self.client.containers.get(name))
+            slurm = Slurm(substrate)
+            if files:
+                substrate.put(name, {path: text.encode() for path, text in files.items()})
+                substrate.container.start()
             if ready:
                 wait_ready(slurm)
             yield slurm
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[tuple[str, list[str]]]:
+    def _named(self, subcommand: str = "run") -> Iterator[tuple[str, list[str]]]:
         name = f"slurm-image-{secrets.token_hex(4)}"
         program = shutil.which("docker")
         assert program, "these tests type docker run: install docker-cli"
         labels = [f"--label={key}={value}" for key, value in our_labels(name).items()]
         try:
-            yield name, [program, "run", f"--name={name}", *labels]
+            yield name, [program, subcommand, f"--name={name}", *labels]
         finally:
             with contextlib.suppress(docker.errors.APIError):
                 self.client.containers.get(name).remove(force=True, v=True)
@@ -115,7 +129,8 @@ def our_labels(name: str) -> dict[str, str]:
 
 def wait_ready(slurm: Slurm) -> None:
     """Wait until the container's daemons answer."""
-    done = slurm.run(["slurm-ready", "--wait", str(RUN_SECONDS)], check=False)
+    seconds = math.ceil(RUN_SECONDS * slurm.substrate.facts().speed)
+    done = slurm.run(["slurm-ready", "--wait", str(seconds)], check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{slurm.substrate.logs(slurm.controller)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import secrets
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,7 @@ def in_order(text: str, lines: Sequence[str]) -> None:
 # --- ready -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.vm
 @pytest.mark.row("C-01", "C-06.2", "C-06.4", "C-06.5", "C-17.5")
 def test_new_container_is_a_whole_cluster_without_a_job(image: Image) -> None:
     with image.started() as slurm:
@@ -77,6 +79,7 @@ def test_new_container_is_a_whole_cluster_without_a_job(image: Image) -> None:
             lambda: health(container) == "healthy",
             "the health check to say healthy",
             deadline=30,
+            speed=slurm.substrate.facts().speed,
             state=lambda: str(container.attrs["State"]["Health"]["Log"][-1:]),
         )
         log = slurm.substrate.logs(slurm.controller)
@@ -140,13 +143,14 @@ def file_of_stopped(container: Container, path: str) -> str:
 
 
 def stop(slurm: Slurm) -> tuple[int, str]:
-    """`docker stop` with its own 10 s; exit status, and the container's log."""
+    """`docker stop` with its own 10 s, or as much as that is here; exit status, and the container's log."""
     container = container_of(slurm)
-    container.stop()
+    container.stop(timeout=math.ceil(10 * slurm.substrate.facts().speed))
     container.reload()
     return int(container.attrs["State"]["ExitCode"]), slurm.substrate.logs(slurm.controller)
 
 
+@pytest.mark.vm
 def test_stop_ends_in_order_also_under_a_running_job(image: Image) -> None:
     with image.started() as slurm:
         slurm.sbatch(wrap="sleep 600").wait(until={"RUNNING"})

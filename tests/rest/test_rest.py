@@ -15,7 +15,7 @@ from slurm_testbed.slurm import Slurm
 
 def get(slurm: Slurm, path: str, token: str, user: str = "alice") -> requests.Response:
     headers = {"X-SLURM-USER-NAME": user, "X-SLURM-USER-TOKEN": token}
-    return requests.get(f"{slurm.rest_url()}{path}", headers=headers, timeout=20)
+    return requests.get(f"{slurm.rest_url()}{path}", headers=headers, timeout=20 * slurm.substrate.facts().speed)
 
 
 @pytest.mark.row("C-20.2")
@@ -23,6 +23,7 @@ def test_versions_found_by_asking_are_those_of_the_release(slurm: Slurm, slurm_r
     assert tuple(slurm.rest().versions()) == slurm_release.rest
 
 
+@pytest.mark.vm
 @pytest.mark.row("C-19.1", "C-19.2", "C-19.3", "C-18.6")
 def test_ping_answers_on_every_api_version(slurm: Slurm, slurm_release: Release) -> None:
     token = slurm.token("alice")
@@ -92,6 +93,7 @@ def test_job_goes_through_on_every_api_version(slurm: Slurm, slurm_release: Rele
         assert record.fields["JobName"] == f"by-{version}"
 
 
+@pytest.mark.vm
 def test_job_is_listed_and_cancelled(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="true", hold=True)
     rest = slurm.rest("alice")

@@ -30,6 +30,7 @@ def test_cluster_has_the_keys_that_the_suite_made(slurm: Slurm, slurm_keys: Clus
     assert (f"SHA256:{munge}", f"SHA256:{jwt}") == (slurm_keys.munge.fingerprint, slurm_keys.jwt.fingerprint)
 
 
+@pytest.mark.vm
 @pytest.mark.row("U-02.4")
 def test_two_clusters_do_not_meet(slurm_release: Release, slurm: Slurm) -> None:
     with SlurmContainer(slurm_release.version, accounting=False) as other:
@@ -140,6 +141,7 @@ def test_killed_process_leaves_what_the_next_sweep_removes(
     assert client.networks.list(names=[name]) == []
 
 
+@pytest.mark.vm
 @pytest.mark.row("C-02")
 def test_client_has_no_daemon_and_uses_the_cluster(slurm_release: Release) -> None:
     with SlurmContainer(slurm_release.version, accounting=False) as slurm, SlurmClient(slurm) as client:

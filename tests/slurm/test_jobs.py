@@ -10,6 +10,7 @@ from slurm_testbed.errors import CommandError, NotReadyError, UsageError
 from slurm_testbed.slurm import Slurm
 
 
+@pytest.mark.vm
 @pytest.mark.row("C-01", "U-02.1")
 def test_batch_job_of_the_test_user_completes(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="id --name --user; srun hostname")
@@ -22,6 +23,7 @@ def test_batch_job_of_the_test_user_completes(slurm: Slurm) -> None:
     assert host == slurm.host_of_node(record.nodes)
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize(("script", "exit_code", "signal"), [("exit 42", 42, 0), ("kill -9 $$", 0, 9)])
 def test_exit_code_and_signal_are_the_scripts_own(slurm: Slurm, script: str, exit_code: int, signal: int) -> None:
     record = slurm.sbatch(script=f"#!/bin/bash\n{script}\n").wait()
@@ -52,6 +54,7 @@ def test_held_job_waits_until_it_is_cancelled(slurm: Slurm) -> None:
     assert job.wait().state == "CANCELLED"
 
 
+@pytest.mark.vm
 def test_array_has_a_record_for_each_task(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="exit $((SLURM_ARRAY_TASK_ID % 2))", array="1-4", output="/dev/null")
     job.wait()
@@ -121,6 +124,7 @@ def test_reset_leaves_an_idle_cluster(slurm: Slurm) -> None:
     assert "No reservations" in slurm.run(["scontrol", "show", "reservation"]).stdout
 
 
+@pytest.mark.vm
 def test_killed_daemon_comes_back(slurm: Slurm) -> None:
     slurm.substrate.service(slurm.host_of("slurmd"), "slurmd", "kill")
 
