@@ -160,6 +160,7 @@ class SlurmCluster(Slurm):
             self._wait_ready(client, name, began)
 
     def _wait_ready(self, client: docker.DockerClient, host: str, began: float) -> None:
+        deadline = self.deadline * self.substrate.facts().speed
         while True:
             # In short pieces, to see soon that a host has ended, for which the others would wait in vain.
             done = self.substrate.exec(host, ["slurm-ready", "--wait", "2"])
@@ -169,11 +170,11 @@ class SlurmCluster(Slurm):
                 if container.status != "running":
                     said = [line for line in self.substrate.logs(name).splitlines() if "slurm-testbed: " in line]
                     raise EngineError(f"{name} of {self.name} ended at its start: " + "\n".join(said[-4:]))
-            if time.monotonic() - began > self.deadline or self._refuses(began):
+            if time.monotonic() - began > deadline or self._refuses(began):
                 fatal = [line for name in _DAEMON_HOSTS for line in _fatal(self.substrate.logs(name))]
                 raise NotReadyError(
                     f"{host} of {self.name} to be ready",
-                    deadline=self.deadline,
+                    deadline=deadline,
                     last_state="; ".join(fatal) or (done.stdout + done.stderr).strip(),
                     log=self.substrate.logs(host)[-4000:],
                     hint=f"the release is {self.release.version}",

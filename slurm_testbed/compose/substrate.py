@@ -6,10 +6,12 @@ import dataclasses
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
+import docker
 from docker.models.containers import Container
 
+from slurm_testbed import vm
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import UsageError
 from slurm_testbed.substrate import Attach, Facts, Host
@@ -38,7 +40,8 @@ class ComposeSubstrate:
         nodes = sorted((int(found[1]), name) for name in containers if (found := _NODE.fullmatch(name)))
         self._nodes = [name for _, name in nodes]
         names = [name for name in _ROLES if name in containers] + self._nodes
-        self._hosts = {name: ContainerSubstrate(containers[name], host=host) for name in names}
+        place = vm.place_of(cast(docker.DockerClient, containers[names[0]].client))
+        self._hosts = {name: ContainerSubstrate(containers[name], host=host, place=place) for name in names}
 
     def container(self, host: str) -> Container:
         """The container that is a host."""
