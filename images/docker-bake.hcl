@@ -3,16 +3,20 @@
 #   VERSION=22.05.8 docker buildx bake slurm-single-node     one image of another release
 #   docker buildx bake --print all                           what would be built
 # `invoke build` adds what depends on the machine: the base, the revision, the host's CA bundle.
-# VERSION's default and SUPPORT_END come from docker-bake.json, which is generated from releases.yaml.
+# VERSION's default, SUPPORT_END and PACKAGES_IN come from docker-bake.json, which is generated from releases.yaml.
 
 variable "REPOSITORY" { default = "slurm-testbed" }
-variable "BASE" { default = "debian:trixie-slim" }
+# Where Slurm comes from: "compiled" from source, or "packaged", from the distribution's packages in the suite that
+# releases.yaml names, for a release whose source cannot be had: SLURM=packaged VERSION=26.05.5 docker buildx bake
+variable "SLURM" { default = "compiled" }
+variable "SUITE" { default = SLURM == "packaged" ? lookup(PACKAGES_IN, minor(VERSION), "trixie") : "trixie" }
+variable "BASE" { default = "debian:${SUITE}-slim" }
 # The commit that last changed this folder.
 variable "REVISION" { default = "unknown" }
 # Where to find the source code: whoever publishes the images says where theirs is.
 variable "SOURCE_URL" { default = "https://github.com/SchedMD/slurm" }
 # A source of one's own, by name; else the release's own, checked against the digests of releases.yaml.
-variable "SOURCE" { default = "releases.yaml" }
+variable "SOURCE" { default = SLURM == "packaged" ? "packages of Debian ${SUITE}" : "releases.yaml" }
 
 function "minor" {
   params = [version]
@@ -57,14 +61,21 @@ group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-nod
 
 target "_slurm" {
   context = "slurm"
-  args    = { BASE = BASE, VERSION = VERSION }
+  args    = { BASE = BASE, SLURM = SLURM, VERSION = VERSION }
+}
+
+# Only whether the source can be had: no image.
+target "source" {
+  inherits = ["_slurm"]
+  target   = "source"
+  output   = ["type=cacheonly"]
 }
 
 # No release is in it, and all share it: its tag is its Debian.
 target "base" {
   inherits = ["_slurm"]
   target   = "base"
-  tags     = ["${REPOSITORY}/base:trixie"]
+  tags     = ["${REPOSITORY}/base:${SUITE}"]
   labels = labels("base", "Debian with what Slurm needs at run time, without Slurm", BASE_LICENSES)
 }
 

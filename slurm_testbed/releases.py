@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,31 +24,44 @@ SOURCES_FILE = "slurm/sources.tsv"
 _VERSION = re.compile(r"\d{2}\.\d{2}\.\d+")
 _MINOR = re.compile(r"\d{2}\.\d{2}")
 _API_VERSION = re.compile(r"v0\.0\.\d+")
+_ABILITY = re.compile(r"[a-z]\w*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place where the source of a release may be had.
+    """One place where a release may be had.
 
     Attributes:
-        kind: `schedmd`, a tarball at a URL, or `debian`, the tarball of a Debian source package.
+        kind: `schedmd`, a tarball at a URL; `debian`, the tarball of a Debian source package; or `packages`,
+            Debian's binary packages, which are no source but run.
         where: the URL, or the suite.
-        package: the Debian source package; empty for a tarball.
+        package: the Debian source package, or the binary packages separated by commas; empty for a tarball.
         sha256: the digest of the tarball; None where nobody has checked one, and then it is never used.
+        gap: why it could not be had when somebody last looked; empty where it could.
+        lacks: of packages: what they were built without.
     """
 
     kind: str
     where: str
     package: str = ""
     sha256: str | None = None
+    gap: str = ""
+    lacks: frozenset[str] = frozenset()
 
     @property
     def usable(self) -> bool:
-        """Whether a digest is known, without which a source is only named."""
+        """Whether it is source code whose digest is known, without which it is only named."""
         return self.sha256 is not None
 
+    @property
+    def known_to_answer(self) -> bool:
+        """Whether it is usable, and was had by whoever looked last."""
+        return self.usable and not self.gap
+
     def __str__(self) -> str:
+        if self.kind == "packages":
+            return f"Debian's packages in {self.where}"
         return f"Debian's source package {self.package} in {self.where}" if self.package else self.where
 
 
@@ -117,6 +130,21 @@ class Release:
         """
         return ability in self.abilities
 
+    @property
+    def packages(self) -> Source | None:
+        """The distribution's packages of the release, which are taken where no source can be had."""
+        return next((source for source in self.sources if source.kind == "packages"), None)
+
+    def packaged(self) -> Release:
+        """The release as its packages have it.
+
+        Example:
+            >>> Releases.load().find("26.05").packaged().has("pmix")
+            False
+        """
+        lacks = self.packages.lacks if self.packages else frozenset()
+        return replace(self, abilities=self.abilities - lacks)
+
     def supported_on(self, day: date) -> bool:
         """Whether SchedMD supports the release on a day.
 
@@ -149,8 +177,8 @@ def minor_of(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _has_digest(source: Source) -> bool:
-    return source.usable
+def _known_to_answer(source: Source) -> bool:
+    return source.known_to_answer
 
 
 @dataclass(frozen=True)
@@ -216,7 +244,7 @@ class Releases:
         return f"{text}; did you mean {near[-1]}?" if near else text
 
     def default(
-        self, today: date | None = None, available: Callable[[Source], bool] = _has_digest
+        self, today: date | None = None, available: Callable[[Source], bool] = _known_to_answer
     ) -> tuple[Release, str]:
         """The release that is meant when none is named, and a sentence that says why.
 
@@ -225,7 +253,7 @@ class Releases:
 
         Args:
             today: the day for which support is asked.
-            available: whether a source can be had; by default, whether its digest is known.
+            available: whether a source with a digest can be had; by default, whether releases.yaml names no gap.
 
         Raises:
             SlurmTestbedError: no release's source can be had.
@@ -284,7 +312,7 @@ class _Reader:
             support_end=entry["support_end"],
             rest=self._texts(entry, "rest", _API_VERSION, "an API version as v0.0.42"),
             follows=self._texts(entry, "follows", _MINOR, 'a minor release in quotes, as "24.05"'),
-            abilities=frozenset(self._texts(entry, "abilities", re.compile(r"[a-z]\w*"), "a name")),
+            abilities=frozenset(self._texts(entry, "abilities", _ABILITY, "a name")),
             sources=tuple(
                 self._source(source, f"sources[{index}]")
                 for index, source in enumerate(self._list(entry["sources"], "sources"))
@@ -296,16 +324,26 @@ class _Reader:
 
     def _source(self, source: object, key: str) -> Source:
         kind = source.get("kind") if isinstance(source, Mapping) else None
-        keys = {"schedmd": {"url"}, "debian": {"suite", "package"}}
+        keys = {"schedmd": {"url", "sha256"}, "debian": {"suite", "package", "sha256"}}
+        keys["packages"] = {"suite", "packages", "lacks"}
         if kind not in keys:
             self._fail(f"{key}.kind: is {kind!r}, not one of {', '.join(keys)}")
-        source = self._mapping(source, {"kind", "sha256", *keys[kind]}, set(), key)
+        source = self._mapping(source, {"kind", *keys[kind]}, set() if kind == "packages" else {"gap"}, key)
+        if kind == "packages":
+            return self._packages(source, key)
         sha256 = None if source["sha256"] is None else self._digest(source["sha256"], f"{key}.sha256")
+        gap = self._text(source["gap"], f"{key}.gap", re.compile(r".+"), "a reason") if "gap" in source else ""
         if kind == "debian":
             suite, package = (self._word(source[name], f"{key}.{name}") for name in ("suite", "package"))
-            return Source(kind, suite, package, sha256)
+            return Source(kind, suite, package, sha256, gap)
         url = self._text(source["url"], f"{key}.url", re.compile(r"https://\S+"), "an https URL")
-        return Source(kind, url, sha256=sha256)
+        return Source(kind, url, sha256=sha256, gap=gap)
+
+    def _packages(self, source: Mapping[str, Any], key: str) -> Source:
+        suite = self._word(source["suite"], f"{key}.suite")
+        names = self._texts(source, "packages", re.compile(r"[a-z0-9][a-z0-9+.-]+"), "the name of a package", f"{key}.")
+        lacks = self._texts(source, "lacks", _ABILITY, "a name", f"{key}.")
+        return Source("packages", suite, ",".join(names), lacks=frozenset(lacks))
 
     def _patches(self, patches: object) -> Patches:
         patches = self._mapping(patches, {"suite", "package", "match", "sha256"}, set(), "patches")
@@ -324,10 +362,12 @@ class _Reader:
             self._fail(f"{key}: is {value!r}, not {what}")
         return value
 
-    def _texts(self, entry: Mapping[str, Any], key: str, pattern: re.Pattern[str], what: str) -> tuple[str, ...]:
+    def _texts(
+        self, entry: Mapping[str, Any], key: str, pattern: re.Pattern[str], what: str, prefix: str = ""
+    ) -> tuple[str, ...]:
         return tuple(
-            self._text(value, f"{key}[{index}]", pattern, what)
-            for index, value in enumerate(self._list(entry[key], key))
+            self._text(value, f"{prefix}{key}[{index}]", pattern, what)
+            for index, value in enumerate(self._list(entry[key], prefix + key))
         )
 
     def _list(self, value: object, key: str) -> Sequence[object]:
@@ -369,6 +409,7 @@ def bake_variables(releases: Releases) -> str:
         "variable": {
             "VERSION": {"default": default.version},
             "SUPPORT_END": {"default": {r.minor: str(r.support_end) for r in releases.all}},
+            "PACKAGES_IN": {"default": {r.minor: r.packages.where for r in releases.all if r.packages}},
         },
     }
     return json.dumps(content, indent=2) + "\n"
@@ -382,7 +423,7 @@ def source_table(releases: Releases) -> str:
 
     Example:
         >>> source_table(Releases.load()).splitlines()[0].split()[:2]
-        ['22.05.8', 'schedmd']
+        ['20.11.4', 'schedmd']
     """
     return "".join("\t".join(row) + "\n" for release in releases.all for row in _source_rows(release))
 

@@ -2,7 +2,7 @@
 
 from slurm_testbed.images.bake import targets
 from slurm_testbed.images.base import BOOTSTRAP, BOOTSTRAP_AGE, BOOTSTRAP_BASE, REGISTRY_BASE, choose_base, remove_base
-from slurm_testbed.images.builder import SECRET_BYTES, BuiltImage, build
+from slurm_testbed.images.builder import SECRET_BYTES, BuiltImage, build, why_no_source
 from slurm_testbed.images.names import REPOSITORY, SUITE, WITHOUT_RELEASE, exists, image_name
 from slurm_testbed.images.progress import Runner
 from slurm_testbed.images.say import Say
@@ -31,4 +31,5 @@ __all__ = [
     "remove_base",
     "sizes",
     "targets",
+    "why_no_source",
 ]

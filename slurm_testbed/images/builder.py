@@ -8,7 +8,7 @@ import os
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,14 +18,17 @@ from slurm_testbed import data, engine
 from slurm_testbed.children import output_of
 from slurm_testbed.errors import NoSourceError, UsageError
 from slurm_testbed.images.bake import docker_program, targets
-from slurm_testbed.images.base import choose_base
+from slurm_testbed.images.base import BOOTSTRAP, choose_base
 from slurm_testbed.images.explanation import explained
-from slurm_testbed.images.progress import Runner, runner
+from slurm_testbed.images.names import SUITE
+from slurm_testbed.images.progress import Runner, run_silently, runner
 from slurm_testbed.images.say import Say, to_stderr
 from slurm_testbed.images.size import sizes
 from slurm_testbed.images.source import GivenSource, given_source
-from slurm_testbed.releases import Release, Releases, minor_of
+from slurm_testbed.releases import Release, Releases, Source, minor_of
 
+#: The target that only finds out whether the source can be had.
+SOURCE_TARGET = "source"
 #: BuildKit takes no larger secret.
 SECRET_BYTES = 500_000
 
@@ -95,8 +98,7 @@ def build(
             release, why = Releases.load(folder / "releases.yaml").default()
             releases = [release]
             say(why)
-        chosen = choose_base(client, base, say=say)
-        bake = _Bake(client, folder, names, chosen, given, say, run or runner(say))
+        bake = _Bake(client, folder, names, base, given, say, run or runner(say), run or run_silently)
         built: list[BuiltImage] = []
         for release in releases:
             try:
@@ -106,6 +108,23 @@ def build(
                     raise
                 say(f"skipped: {error}")
     return built
+
+
+def why_no_source(release: Release, *, folder: Path | None = None, say: Say = to_stderr) -> str:
+    """Why no source of a release can be had now, in one line; empty where one can. Takes some seconds.
+
+    Args:
+        release: the release.
+        folder: another folder with a bake file.
+        say: told which base the question is asked on.
+
+    Example:
+        >>> why_no_source(Releases.load().find("25.05"))  # doctest: +SKIP
+        'https://download.schedmd.com/…: releases.yaml has no digest for it, so it was not tried'
+    """
+    folder = folder or data.images()
+    bake = _Bake(engine.connect(), folder, [SOURCE_TARGET], None, None, say, run_silently, run_silently)
+    return bake.why_no_source(release)
 
 
 def _release_of(given: GivenSource, asked: Sequence[Release]) -> Release:
@@ -126,42 +145,78 @@ class _Bake:
     client: docker.DockerClient
     folder: Path
     names: Sequence[str]
-    base: str
+    asked_base: str | None
     given: GivenSource | None
     say: Say
     run: Runner
+    ask: Runner
+    _bases: dict[str, str] = field(default_factory=dict)
 
     def build(self, release: Release) -> list[BuiltImage]:
-        """Build the images of one release."""
+        """Build the images of one release, from its packages where no source can be had."""
         self.say(f"building {', '.join(self.names)} of Slurm {release} (a first compile takes some minutes)")
         if release.support_end and not release.supported_on(datetime.now(UTC).date()):
             self.say(f"warning: SchedMD's support for Slurm {release.minor} ended on {release.support_end}")
         start = time.monotonic()
-        code, output = self.run(self._argv(), self._environment(release), self.folder)
+        packages = None if self.given else self._packages_in_place_of_source(release)
+        self._bake(self.names, release, packages, self.run)
         seconds = time.monotonic() - start
-        if code:
-            raise explained(output, release, code)
         return [
             BuiltImage(tags[0], tuple(tags), sizes(self.client, tags[:1])[tags[0]].uncompressed, seconds)
             for name, tags in targets(release=release, folder=self.folder).items()
             if name in self.names
         ]
 
-    def _argv(self) -> list[str]:
+    def _packages_in_place_of_source(self, release: Release) -> Source | None:
+        """The release's packages if it has some and none of its sources can be had now; else None."""
+        packages = release.packages
+        why = self.why_no_source(release) if packages else ""
+        if not why:
+            return None
+        self.say(f"source: {packages} instead of source code, which could not be had ({why})")
+        return packages
+
+    def why_no_source(self, release: Release) -> str:
+        """Why no source of a release can be had now, in one line; empty where one can."""
+        try:
+            self._bake([SOURCE_TARGET], release, None, self.ask)
+        except NoSourceError as error:
+            return "; ".join(line.strip() for line in error.message.splitlines()[1:])
+        return ""
+
+    def _bake(self, names: Sequence[str], release: Release, packages: Source | None, run: Runner) -> None:
+        code, output = run(self._argv(names), self._environment(release, packages), self.folder)
+        if code:
+            raise explained(output, release, code)
+
+    def _argv(self, names: Sequence[str]) -> list[str]:
         settings = []
         if bundle := ca_bundle(self.say):
             settings.append(f"*.secrets=id=ca-bundle,src={bundle}")
         if self.given:
             settings.append(f"*.contexts.given-source={self.given.folder}")
         options = [option for setting in settings for option in ("--set", setting)]
-        return [docker_program(), "buildx", "bake", *options, *self.names]
+        return [docker_program(), "buildx", "bake", *options, *names]
 
-    def _environment(self, release: Release) -> dict[str, str]:
-        env = {**engine.environment(), "VERSION": release.version, "BASE": self.base}
-        env["REVISION"] = revision_of(self.folder)
+    def _environment(self, release: Release, packages: Source | None) -> dict[str, str]:
+        env = {**engine.environment(), "VERSION": release.version, "REVISION": revision_of(self.folder)}
+        env |= {"SLURM": "packaged", "SUITE": packages.where} if packages else {"SLURM": "compiled", "SUITE": SUITE}
+        env["BASE"] = self._base(env["SUITE"])
         if self.given:
             env["SOURCE"] = self.given.name
         return env
+
+    def _base(self, suite: str) -> str:
+        """The base of a suite; it is chosen once."""
+        if suite not in self._bases:
+            asked = self.asked_base
+            if suite != SUITE and asked not in {None, BOOTSTRAP}:
+                raise UsageError(
+                    f"packages of Debian {suite} do not go onto the base {asked}",
+                    hint="leave out --base: the release brings a base of its own",
+                )
+            self._bases[suite] = choose_base(self.client, asked, suite=suite, say=self.say)
+        return self._bases[suite]
 
 
 def revision_of(folder: Path) -> str:

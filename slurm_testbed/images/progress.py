@@ -44,6 +44,11 @@ def _run_in_lines(argv: Sequence[str], env: Mapping[str, str], cwd: Path, feed: 
     return process.returncode, "\n".join(lines)
 
 
+def run_silently(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
+    """Run bake and show nothing of it."""
+    return _run_in_lines(argv, env, cwd, lambda _: None)
+
+
 def _run_on_terminal(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
     """Run bake with its own progress on the terminal, and keep what it wrote last, which has the error."""
     kept: deque[bytes] = deque(maxlen=200)

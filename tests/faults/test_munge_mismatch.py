@@ -15,7 +15,12 @@ from slurm_testbed.keys import Key
 from slurm_testbed.releases import Release
 
 #: What a client says: docs/faults.md.
-KNOWN = {"22.05": "Zero Bytes were transmitted or received", "24.11": "Protocol authentication error"}
+KNOWN = {
+    "20.11": "Zero Bytes were transmitted or received",
+    "22.05": "Zero Bytes were transmitted or received",
+    "24.11": "Protocol authentication error",
+    "26.05": "Protocol authentication error",
+}
 
 
 @pytest.mark.row("C-14.1", "C-14.2", "C-14.3", "C-14.4", "C-14.5", "C-14.6")

@@ -57,6 +57,11 @@ class Image:
         """The image's labels."""
         return dict(self.client.images.get(self.name).labels)
 
+    @property
+    def slurm(self) -> str:
+        """`compiled` from source, or `packaged` by the distribution: what its label says."""
+        return "packaged" if self.labels["org.slurm-testbed.source"].startswith("packages") else "compiled"
+
     def run(
         self, *command: str, options: Sequence[str] = (), stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import docker
@@ -93,8 +94,28 @@ def test_wrong_digest_is_told_with_what_was_tried(folder: Path) -> None:
 
 
 def test_release_that_the_table_lacks_is_told_with_those_it_has() -> None:
-    with pytest.raises(BuildError, match=r"unknown release 99\.05\.0: sources\.tsv has 22\.05\.8 24\.11\.5"):
+    known = " ".join(release.version for release in Releases.load().all)
+    with pytest.raises(BuildError, match=rf"unknown release 99\.05\.0: sources\.tsv has {known}"):
         images.build(["slurm-tree"], [Release("99.05.0")])
+
+
+def test_release_that_is_only_described_is_a_named_gap() -> None:
+    with pytest.raises(NoSourceError, match=r"no source of Slurm 25\.11\.2 could be had") as error:
+        images.build(["slurm-tree"], [Releases.load().find("25.11")])
+
+    assert "releases.yaml has no digest for it" in str(error.value)
+
+
+def test_default_past_its_support_gives_way_when_a_newer_source_can_be_had() -> None:
+    """Fails on the day when another default is due: then releases.yaml gets its digest, or loses its gap."""
+    today = datetime.now(UTC).date()
+    known = Releases.load()
+    default = known.find(None)
+    newer = [] if default.supported_on(today) else [r for r in known.all if r.number > default.number]
+
+    due = [r.version for r in newer if r.supported_on(today) and not images.why_no_source(r)]
+
+    assert due == [], f"support of the default, {default}, ended on {default.support_end}: {due} can be built now"
 
 
 @pytest.mark.parametrize("kind", ["folder", "tarball"])

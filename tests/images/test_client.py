@@ -15,7 +15,12 @@ from slurm_testbed.rest import Rest
 from tests.images.conftest import Image, our_labels
 
 #: What a client with another munge key says: docs/faults.md.
-OTHER_KEY = {"22.05": "Zero Bytes were transmitted or received", "24.11": "Protocol authentication error"}
+OTHER_KEY = {
+    "20.11": "Zero Bytes were transmitted or received",
+    "22.05": "Zero Bytes were transmitted or received",
+    "24.11": "Protocol authentication error",
+    "26.05": "Protocol authentication error",
+}
 
 
 @pytest.fixture

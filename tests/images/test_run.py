@@ -60,7 +60,8 @@ def test_entrypoint_bash_gives_a_shell(image: Image) -> None:
 def test_daemon_tells_its_version_and_nothing_starts(image: Image) -> None:
     done = image.run("slurmctld", "-V")
 
-    assert (done.returncode, done.stdout) == (0, f"slurm {image.release}\n"), done.stderr
+    name = {"compiled": "slurm", "packaged": "slurm-wlm"}[image.slurm]
+    assert (done.returncode, done.stdout) == (0, f"{name} {image.release}\n"), done.stderr
 
 
 def test_command_runs_as_the_user_that_is_asked_for(image: Image) -> None:
@@ -82,6 +83,8 @@ def test_start_is_told_on_demand(image: Image) -> None:
 
     assert done.returncode == 0
     assert f"ready: Slurm {image.release}, cluster" in done.stderr
+    packaged = f"release: Slurm {image.release} from Debian's packages" in done.stderr
+    assert packaged == (image.slurm == "packaged"), done.stderr
 
 
 # --- bad settings ----------------------------------------------------------------------------------------

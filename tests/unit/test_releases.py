@@ -128,11 +128,43 @@ def test_source_without_digest_is_never_used(some: Releases) -> None:
     assert chosen != UNCHECKED
 
 
+def test_default_rests_neither_on_a_gap_nor_on_packages(some: Releases) -> None:
+    gap = Source("debian", "sid", "slurm-wlm", SHA, gap="it answers 404")
+    packages = Source("packages", "sid", "slurmctld,slurmd")
+    newest = Release("27.05.0", date(2028, 11, 30), sources=(gap, packages))
+
+    chosen, _ = Releases((*some.all, newest)).default(date(2026, 11, 20))
+
+    assert chosen == NEW
+
+
 def test_no_source_at_all_is_an_error_with_a_way_out(some: Releases) -> None:
     with pytest.raises(SlurmTestbedError, match="no source can be had") as error:
         some.default(available=lambda _: False)
 
     assert "--source" in error.value.hint
+
+
+def test_packages_say_what_they_lack() -> None:
+    release = Releases.load().find("26.05")
+
+    assert (release.has("pmix"), release.packaged().has("pmix")) == (True, False)
+    assert release.packaged().has("sluid_cgroups")
+    assert Releases.load().find("24.11").packaged() == Releases.load().find("24.11")
+
+
+@pytest.mark.parametrize("release", Releases.load().all, ids=str)
+def test_packages_come_last(release: Release) -> None:
+    kinds = [source.kind for source in release.sources]
+
+    assert "packages" not in kinds[:-1], "a source after the packages is never tried"
+
+
+def test_four_releases_can_be_built_and_two_more_are_described() -> None:
+    buildable = [r.minor for r in Releases.load().all if r.packages or any(s.known_to_answer for s in r.sources)]
+
+    assert buildable == ["20.11", "22.05", "24.11", "26.05"]
+    assert {"25.05", "25.11"} <= {release.minor for release in Releases.load().all}
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -174,7 +206,19 @@ def test_right_entry_is_read(tmp_path: Path, entry: dict[str, Any]) -> None:
         ({"rest": ["42"]}, r"rest\[0\]: is '42', not an API version as v0\.0\.42"),
         ({"rest": "v0.0.42"}, r"rest: is 'v0\.0\.42', not a list"),
         ({"follows": [24.05]}, r"follows\[0\]: is 24\.05, not a minor release in quotes"),
-        ({"sources": [{"kind": "ftp"}]}, r"sources\[0\]\.kind: is 'ftp', not one of schedmd, debian"),
+        ({"sources": [{"kind": "ftp"}]}, r"sources\[0\]\.kind: is 'ftp', not one of schedmd, debian, packages"),
+        (
+            {"sources": [{"kind": "packages", "suite": "sid", "packages": ["a b"], "lacks": []}]},
+            r"sources\[0\]\.packages\[0\]: is 'a b', not the name of a package",
+        ),
+        (
+            {"sources": [{"kind": "packages", "suite": "sid", "packages": ["slurmd"], "lacks": [], "gap": "x"}]},
+            r"sources\[0\]: unknown key gap",
+        ),
+        (
+            {"sources": [{"kind": "schedmd", "url": "https://x", "sha256": None, "gap": 404}]},
+            r"sources\[0\]\.gap: is 404, not a reason",
+        ),
         ({"sources": [{"kind": "schedmd", "sha256": None}]}, r"sources\[0\]: url is missing"),
         (
             {"sources": [{"kind": "schedmd", "url": "http://x", "sha256": None}]},

@@ -19,7 +19,7 @@ from slurm_testbed.releases import Release, Releases
 
 def bake(*arguments: str, **env: str) -> dict[str, Any]:
     """What bake would build, asked without anything of ours but its files."""
-    unset = {"VERSION", "BASE", "REPOSITORY", "REVISION"}
+    unset = {"VERSION", "BASE", "REPOSITORY", "REVISION", "SLURM", "SUITE"}
     done = subprocess.run(
         ["docker", "buildx", "bake", "--print", *arguments],
         cwd=data.images(),
@@ -49,7 +49,21 @@ def test_repository_and_version_are_parameters_of_bake() -> None:
     target = bake("slurm-client", REPOSITORY="hokiegeek2", VERSION="22.05.8")["slurm-client"]
 
     assert target["tags"] == ["hokiegeek2/slurm-client:22.05.8", "hokiegeek2/slurm-client:22.05"]
-    assert target["args"] == {"BASE": "debian:trixie-slim", "VERSION": "22.05.8"}
+    assert target["args"] == {"BASE": "debian:trixie-slim", "SLURM": "compiled", "VERSION": "22.05.8"}
+
+
+def test_packages_stand_on_a_base_of_their_suite_and_are_labelled_so() -> None:
+    known = [release for release in Releases.load().all if release.packages]
+    assert known, "no release has packages"
+
+    for release in known:
+        suite = release.packages.where if release.packages else ""
+        graph = bake("all", VERSION=release.version, SLURM="packaged")
+
+        assert graph["base"]["tags"] == [f"slurm-testbed/base:{suite}"]
+        client = graph["slurm-client"]
+        assert client["args"] == {"BASE": f"debian:{suite}-slim", "SLURM": "packaged", "VERSION": release.version}
+        assert client["labels"]["org.slurm-testbed.source"] == f"packages of Debian {suite}"
 
 
 def test_bake_without_arguments_builds_what_invoke_build_does() -> None:

@@ -72,6 +72,18 @@ def test_bootstrapped_base_is_made_again_when_old_or_asked(
     assert mmdebstrap.exists(), "it was not bootstrapped again"
 
 
+def test_base_of_packages_is_bootstrapped_of_their_suite_alone(
+    client: FakeClient, said: list[str], mmdebstrap: Path
+) -> None:
+    base = images.choose_base(client, suite="bullseye", say=said.append)  # type: ignore[arg-type]
+
+    assert base == "slurm-testbed/base-bootstrap:bullseye"
+    assert client.known[base].content == b"tar\nLABEL org.slurm-testbed.base=bullseye"
+    asked = mmdebstrap.read_text()
+    assert "Check-Valid-Until" in asked
+    assert "(updates|security)" in asked
+
+
 def test_missing_mmdebstrap_says_how_to_get_it(
     client: FakeClient, said: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

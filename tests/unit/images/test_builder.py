@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from slurm_testbed import images
 from slurm_testbed.errors import UsageError
 from slurm_testbed.images.builder import revision_of
-from slurm_testbed.releases import Releases
-from tests.unit.images.conftest import RELEASE, FakeRun, build
+from slurm_testbed.releases import Release, Releases, Source
+from tests.unit.images.conftest import RELEASE, FakeImage, FakeRun, build
+from tests.unit.images.test_explanation import NO_SOURCE, plain
 
 
 def test_build_without_arguments_makes_client_and_single_node_of_the_default(run: FakeRun, said: list[str]) -> None:
@@ -31,10 +35,58 @@ def test_build_without_arguments_makes_client_and_single_node_of_the_default(run
 
 
 def test_releases_are_built_one_after_another_with_a_warning_past_their_support(run: FakeRun, said: list[str]) -> None:
-    build(run, said, ["slurm-client"], Releases.load().all)
+    known = Releases.load()
+    build(run, said, ["slurm-client"], [known.find("22.05"), known.find("24.11")])
 
     assert [env["VERSION"] for _, env in run.calls] == ["22.05.8", "24.11.5"]
     assert "warning: SchedMD's support for Slurm 22.05 ended on 2023-11-30" in said
+
+
+@dataclass
+class WithoutSource:
+    """A build that finds no source, of which only the packages can be built."""
+
+    run: FakeRun
+
+    def __call__(self, argv: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[int, str]:
+        """Run bake."""
+        code, _ = self.run(argv, env, folder)
+        return (code, "") if env["SLURM"] == "packaged" else (1, plain(NO_SOURCE))
+
+
+PACKAGES = Source("packages", "sid", "slurmctld,slurmd", lacks=frozenset({"pmix"}))
+PACKAGED = Release("24.11.5", date(2099, 1, 1), sources=(Source("schedmd", "https://x/y.tar.bz2"), PACKAGES))
+
+
+def test_packages_are_taken_where_no_source_can_be_had_and_one_line_says_why(run: FakeRun, said: list[str]) -> None:
+    run.client.known["debian:sid-slim"] = FakeImage()
+
+    images.build(["slurm-client"], [PACKAGED], say=said.append, run=WithoutSource(run))
+
+    assert [(argv[-1], env["SLURM"], env["BASE"]) for argv, env in run.calls] == [
+        ("source", "compiled", "debian:trixie-slim"),
+        ("slurm-client", "packaged", "debian:sid-slim"),
+    ]
+    (line,) = [text for text in said if text.startswith("source: ")]
+    assert line.startswith("source: Debian's packages in sid instead of source code, which could not be had (")
+    assert "slurm-24.11.5.tar.bz2: curl exited with 6; Debian's source package slurm-wlm in trixie: its SHA" in line
+
+
+def test_packages_are_left_where_a_source_can_be_had(run: FakeRun, said: list[str]) -> None:
+    build(run, said, ["slurm-client"], [PACKAGED])
+
+    assert [(argv[-1], env["SLURM"]) for argv, env in run.calls] == [
+        ("source", "compiled"),
+        ("slurm-client", "compiled"),
+    ]
+    assert not [text for text in said if "packages" in text]
+
+
+def test_base_of_ones_own_is_refused_for_packages(run: FakeRun, said: list[str]) -> None:
+    with pytest.raises(UsageError, match="packages of Debian sid do not go onto the base mine:1") as error:
+        images.build(["slurm-client"], [PACKAGED], base="mine:1", say=said.append, run=WithoutSource(run))
+
+    assert "leave out --base" in error.value.hint
 
 
 def test_unknown_image_names_the_known(run: FakeRun, said: list[str]) -> None:
