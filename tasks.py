@@ -178,17 +178,19 @@ def _built_releases(client: Any) -> list[str]:
 )
 def test(context: Context, release: str = "", workers: str = "", engine: str = "") -> None:
     """
-    Run the tests on real clusters of every release that is built.
+    Run the tests on real clusters: all on the default release, the smoke tests on every other one that is built.
 
-    What follows `--` goes to pytest.
+    What follows `--` goes to pytest. `invoke matrix` runs every suite on every release.
 
     Example: invoke test --release 24.11 -- tests/rest -k token
     """
     if engine not in {"", "vm"}:
         raise UsageError(f"there is no engine {engine}; give vm, or leave it out for the one that answers here")
     client = engines.ensure()
-    releases = release or ",".join(_built_releases(client))
-    arguments = [f"--slurm-release={releases}", *shlex.split(context.remainder)]
+    first, *others = [release] if release else _built_releases(client)
+    releases = ",".join([first, *others])
+    smoke = [f"--slurm-smoke={','.join(others)}"] if others and not engine else []
+    arguments = [f"--slurm-release={releases if engine else first}", *smoke, *shlex.split(context.remainder)]
     if not engine:
         _pytest([f"--numprocesses={workers or 'auto'}", *arguments], client, engines.environment())
         return

@@ -35,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="releases on which tests with the fixture slurm run, e.g. 22.05,24.11; the default one if not given",
     )
     group.addoption(
+        "--slurm-smoke",
+        default="",
+        metavar="LIST",
+        help="further releases, on which only the tests with the marker smoke run",
+    )
+    group.addoption(
         "--slurm-on",
         default="single",
         metavar="LIST",
@@ -49,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and remove what dead processes left behind."""
+    config.addinivalue_line("markers", "smoke: what runs also on the releases of --slurm-smoke")
     config.addinivalue_line(
         "markers",
         "requires(ability, ...): what the Slurm release must be able to do, and the engine's host must have: "
@@ -56,12 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     try:
         config.stash[_RELEASES] = _asked_for(config)
+        smoke = _names(config, "slurm_smoke")
+        config.stash[_SMOKE] = [one for one in map(Releases.load().find, smoke) if one not in config.stash[_RELEASES]]
         config.stash[_SUBSTRATES] = _substrates(config)
     except SlurmTestbedError as error:
         raise pytest.UsageError(str(error)) from None
 
 
 _RELEASES = pytest.StashKey[list[Release]]()
+_SMOKE = pytest.StashKey[list[Release]]()
 _SUBSTRATES = pytest.StashKey[list[str]]()
 #: What starts a cluster, by the name of what carries it.
 SUBSTRATES: Mapping[str, type[SlurmContainer | SlurmCluster]] = {"single": SlurmContainer, "cluster": SlurmCluster}
@@ -69,12 +79,15 @@ SUBSTRATES: Mapping[str, type[SlurmContainer | SlurmCluster]] = {"single": Slurm
 
 def _asked_for(config: pytest.Config) -> list[Release]:
     known = Releases.load()
-    names = [name for name in config.getoption("slurm_release").split(",") if name]
-    return [known.find(name) for name in names] or [known.find(None)]
+    return [known.find(name) for name in _names(config, "slurm_release")] or [known.find(None)]
+
+
+def _names(config: pytest.Config, option: str) -> list[str]:
+    return [name for name in config.getoption(option).split(",") if name]
 
 
 def _substrates(config: pytest.Config) -> list[str]:
-    names = [name for name in config.getoption("slurm_on").split(",") if name]
+    names = _names(config, "slurm_on")
     for name in names:
         if name not in SUBSTRATES:
             raise UsageError(f"--slurm-on {name} carries no cluster", hint=f"there are {', '.join(SUBSTRATES)}")
@@ -83,15 +96,18 @@ def _substrates(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that uses a cluster once per release that was asked for; with `--slurm-on-path` all do."""
-    if metafunc.config.getoption("slurm_on_path") and "slurm_release" not in metafunc.fixturenames:
-        metafunc.fixturenames.append("slurm_release")
+    if metafunc.config.getoption("slurm_on_path"):
+        metafunc.fixturenames += [name for name in ("slurm_release", "slurm_on") if name not in metafunc.fixturenames]
     if "slurm_release" in metafunc.fixturenames:
         releases = metafunc.config.stash[_RELEASES]
+        if metafunc.definition.get_closest_marker("smoke"):
+            releases = releases + metafunc.config.stash[_SMOKE]
         ids = [release.minor for release in releases]
         metafunc.parametrize("slurm_release", releases, ids=ids, indirect=True, scope="session")
     if "slurm_on" in metafunc.fixturenames:
         substrates = metafunc.config.stash[_SUBSTRATES]
-        metafunc.parametrize("slurm_on", substrates, indirect=True, scope="session")
+        if len(substrates) > 1:
+            metafunc.parametrize("slurm_on", substrates, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +119,7 @@ def slurm_release(request: pytest.FixtureRequest) -> Release:
 @pytest.fixture(scope="session")
 def slurm_on(request: pytest.FixtureRequest) -> str:
     """What carries the clusters of this run of the test: `single` or `cluster`."""
-    return cast(str, request.param)
+    return cast(str, getattr(request, "param", request.config.stash[_SUBSTRATES][0]))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ def accounted(slurm: Slurm, job_id: int) -> dict[str, str]:
     return slurm.wait_until(ended, f"job {job_id} in the accounting")
 
 
+@pytest.mark.smoke
 @pytest.mark.vm
 def test_job_is_accounted_as_it_ended(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="exit 3", user="carol")

@@ -37,12 +37,14 @@ def test_token_has_its_claims(slurm: Slurm, slurm_keys: ClusterKeys) -> None:
     assert abs(claims["iat"] - before) < 60
 
 
+@pytest.mark.smoke
 def test_token_that_we_sign_is_accepted(slurm: Slurm, slurm_keys: ClusterKeys) -> None:
     token = jwt_token(slurm_keys.jwt, "alice", 600)
 
     assert Rest(slurm.rest_url(), "alice", token).jobs() is not None
 
 
+@pytest.mark.smoke
 @pytest.mark.row("C-21.1")
 def test_expired_token_is_refused(slurm: Slurm, slurm_keys: ClusterKeys) -> None:
     refused(slurm, jwt_token(slurm_keys.jwt, "alice", 60, issued_at=time.time() - 3600))
@@ -85,6 +87,7 @@ def test_missing_token_is_401(slurm: Slurm) -> None:
     assert "jobs" not in answer.text
 
 
+@pytest.mark.smoke
 @pytest.mark.row("C-21.5")
 def test_one_user_cannot_cancel_anothers_job(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="true", hold=True, user="alice")

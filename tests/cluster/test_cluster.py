@@ -39,6 +39,7 @@ def client() -> docker.DockerClient:
     return engine.connect()
 
 
+@pytest.mark.smoke
 def test_every_node_is_a_host_of_its_own(hosts: SlurmCluster) -> None:
     assert sorted(hosts.srun("hostname", nodes=3, ntasks_per_node=1).split()) == ["n1", "n2", "n3"]
 

@@ -23,6 +23,7 @@ KNOWN = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.row("C-14.1", "C-14.2", "C-14.3", "C-14.4", "C-14.5", "C-14.6")
 def test_other_key_is_seen_and_diagnosed(slurm_release: Release) -> None:
     other = Key.munge()

@@ -75,6 +75,7 @@ def test_repository_names_the_images(monkeypatch: pytest.MonkeyPatch, slurm_rele
 
 @pytest.mark.row("C-05.2")
 @all_images
+@pytest.mark.smoke
 def test_slurm_is_the_version_that_the_name_says(image: Image, inside: Slurm) -> None:
     for program in ("slurmctld", "slurmd", "slurmrestd"):
         said = inside.run([program, "-V"]).stdout.split()
@@ -90,6 +91,7 @@ def test_both_tags_are_one_image(image: Image) -> None:
 
 
 @all_images
+@pytest.mark.smoke
 def test_labels_say_what_is_in_it(image: Image) -> None:
     labels = image.labels
     oci = {name: labels.get(f"org.opencontainers.image.{name}", "") for name in
@@ -108,6 +110,7 @@ def test_labels_say_what_is_in_it(image: Image) -> None:
 
 
 @all_images
+@pytest.mark.smoke
 def test_release_env_is_what_releases_yaml_says(image: Image, inside: Slurm) -> None:
     settings = dict(
         line.split("=", 1)
@@ -155,6 +158,7 @@ def test_pam_finds_its_slurm_modules(image: Image, inside: Slurm) -> None:
 
 @pytest.mark.row("C-16.1", "C-16.2", "C-16.3", "C-16.4", "C-16.5")
 @all_images
+@pytest.mark.smoke
 def test_slurmrestd_has_its_parts(image: Image, inside: Slurm) -> None:
     # Releases before 21.08 have the serializers in slurmrestd, those of 2025 and later the HTTP parser in a plugin.
     linked = {
@@ -228,6 +232,7 @@ def test_nothing_under_images_names_an_architecture() -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("target", BUDGETS)
 def test_size_is_within_its_budget(image: Image) -> None:
     megabytes = sizes(image.client, [image.name])[image.name].uncompressed / 1e6

@@ -67,6 +67,7 @@ def in_order(text: str, lines: Sequence[str]) -> None:
 # --- ready -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.vm
 @pytest.mark.row("C-01", "C-06.2", "C-06.4", "C-06.5", "C-17.5")
 def test_new_container_is_a_whole_cluster_without_a_job(image: Image) -> None:

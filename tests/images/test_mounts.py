@@ -144,6 +144,7 @@ def test_short_key_is_told(image: Image, tmp_path: Path) -> None:
 # --- the client's own command in the document ------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.row("C-07.2", "C-07.3", "C-07.4", "C-07.5", "C-07.6")
 def test_client_with_the_documents_mounts_speaks_to_the_cluster(
     client_image: Image, slurm_cluster: SlurmContainer, slurm_keys: ClusterKeys, tmp_path: Path

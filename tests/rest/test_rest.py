@@ -18,11 +18,13 @@ def get(slurm: Slurm, path: str, token: str, user: str = "alice") -> requests.Re
     return requests.get(f"{slurm.rest_url()}{path}", headers=headers, timeout=20 * slurm.substrate.facts().speed)
 
 
+@pytest.mark.smoke
 @pytest.mark.row("C-20.2")
 def test_versions_found_by_asking_are_those_of_the_release(slurm: Slurm, slurm_release: Release) -> None:
     assert tuple(slurm.rest().versions()) == slurm_release.rest
 
 
+@pytest.mark.smoke
 @pytest.mark.vm
 @pytest.mark.row("C-19.1", "C-19.2", "C-19.3", "C-18.6")
 def test_ping_answers_on_every_api_version(slurm: Slurm, slurm_release: Release) -> None:
@@ -47,6 +49,7 @@ def test_ping_answers_on_every_api_version(slurm: Slurm, slurm_release: Release)
         assert (up, primary) == (True, True), f"{version}: {ping}"
 
 
+@pytest.mark.smoke
 @pytest.mark.row("C-20.1")
 def test_the_documents_version_is_served_by_22_05(slurm: Slurm, slurm_release: Release) -> None:
     answer = get(slurm, "/slurm/v0.0.37/ping", slurm.token("alice"))
@@ -88,6 +91,7 @@ def test_verbose_log_has_the_documents_lines(slurm_release: Release) -> None:
     assert re.search(r"rest_auth/jwt: .*attempting user_name alice token authentication", log), log[-3000:]
 
 
+@pytest.mark.smoke
 def test_job_goes_through_on_every_api_version(slurm: Slurm, slurm_release: Release) -> None:
     for version in slurm_release.rest:
         job = slurm.rest("bob", version=version).submit("#!/bin/bash\nexit 4\n", name=f"by-{version}")

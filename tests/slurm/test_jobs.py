@@ -10,6 +10,7 @@ from slurm_testbed.errors import CommandError, NotReadyError, UsageError
 from slurm_testbed.slurm import Slurm
 
 
+@pytest.mark.smoke
 @pytest.mark.vm
 @pytest.mark.row("C-01", "U-02.1")
 def test_batch_job_of_the_test_user_completes(slurm: Slurm) -> None:
@@ -23,6 +24,7 @@ def test_batch_job_of_the_test_user_completes(slurm: Slurm) -> None:
     assert host == slurm.host_of_node(record.nodes)
 
 
+@pytest.mark.smoke
 @pytest.mark.vm
 @pytest.mark.parametrize(("script", "exit_code", "signal"), [("exit 42", 42, 0), ("kill -9 $$", 0, 9)])
 def test_exit_code_and_signal_are_the_scripts_own(slurm: Slurm, script: str, exit_code: int, signal: int) -> None:
@@ -54,6 +56,7 @@ def test_held_job_waits_until_it_is_cancelled(slurm: Slurm) -> None:
     assert job.wait().state == "CANCELLED"
 
 
+@pytest.mark.smoke
 @pytest.mark.vm
 def test_array_has_a_record_for_each_task(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="exit $((SLURM_ARRAY_TASK_ID % 2))", array="1-4", output="/dev/null")
@@ -62,6 +65,7 @@ def test_array_has_a_record_for_each_task(slurm: Slurm) -> None:
     assert sorted(record.exit_code for record in job.records()) == [0, 0, 1, 1]
 
 
+@pytest.mark.smoke
 def test_job_runs_on_two_nodes(two_nodes: Slurm) -> None:
     answer = two_nodes.srun("printenv", "SLURMD_NODENAME", nodes=2, ntasks_per_node=1)
 
@@ -124,6 +128,7 @@ def test_reset_leaves_an_idle_cluster(slurm: Slurm) -> None:
     assert "No reservations" in slurm.run(["scontrol", "show", "reservation"]).stdout
 
 
+@pytest.mark.smoke
 @pytest.mark.vm
 def test_killed_daemon_comes_back(slurm: Slurm) -> None:
     slurm.substrate.service(slurm.host_of("slurmd"), "slurmd", "kill")
