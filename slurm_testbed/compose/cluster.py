@@ -233,12 +233,21 @@ class SlurmCluster(Slurm):
                 f"it takes over {', '.join(target.follows)}",
                 hint="go step by step, or start a new cluster; going back is never possible",
             )
-        for host in hosts or [host.name for host in self.substrate.hosts()]:
+        chosen = list(hosts) or [host.name for host in self.substrate.hosts()]
+        for host in chosen:
             image = image_name("slurm-client" if host == "client" else "slurm-single-node", target.version)
             check_image(client, image)
             self._override["services"].setdefault(host, {})["image"] = image
         self._run_hosts(client)
         self.release = target
+        replaced = set(chosen) & set(self.nodes())
+
+        def registered() -> bool:
+            nodes = self.nodes()
+            return all(nodes[node].get("Version") == target.version for node in replaced)
+
+        # Until then slurmctld speaks to a slurmd that is gone, and takes its jobs for lost.
+        self.wait_until(registered, f"the nodes to register with slurmd {target.version}", deadline=self.deadline)
 
     # --- the login host ---------------------------------------------------------------------------------
 
