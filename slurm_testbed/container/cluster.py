@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import docker
 import docker.errors
+import requests
 from docker.models.networks import Network
 
 from slurm_testbed import engine
@@ -160,6 +161,10 @@ class SlurmContainer(ContainerLife, Slurm):
         deadline = self.deadline * self._place.speed
         done = self.substrate.exec(self.name, ["slurm-ready", "--wait", str(int(deadline))])
         if done.returncode:
+            if not done.stdout:
+                # A container that ends takes the command with it, and for a moment more is said to run.
+                with contextlib.suppress(requests.RequestException):
+                    self.container.wait(timeout=3)
             self.container.reload()
             if self.container.status != "running":
                 said = [line for line in self.substrate.logs(self.name).splitlines() if "slurm-testbed: " in line]
