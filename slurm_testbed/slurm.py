@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, TypeVar
 
-from slurm_testbed.errors import CommandError, UsageError
+from slurm_testbed.errors import CommandError, UsageError, tail
 from slurm_testbed.readiness import wait_until
 from slurm_testbed.rest import Rest
 from slurm_testbed.substrate import Substrate
@@ -31,6 +31,10 @@ FINAL_STATES = frozenset(
 REST_PORT = 6820
 #: Seconds in which an ordinary machine's slurmrestd answers.
 _REST_SECONDS = 10
+#: What the image says of its release.
+_RELEASE_ENV = "/usr/share/slurm-testbed/release.env"
+#: What may be said of a node that can take a job at once: sinfo(1), NODE STATE CODES.
+_IDLE = frozenset({"IDLE", "CLOUD", "DYNAMIC_NORM"})
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,35 @@ def parse_fields(line: str) -> dict[str, str]:
         {'JobId': '7', 'JobName': 'two words', 'TRES': 'cpu=1,mem=100M'}
     """
     return dict(re.findall(r"([A-Z][\w:/]*)=(.*?)(?=\s+[A-Z][\w:/]*=|\s*$)", line))
+
+
+def is_idle(state: str) -> bool:
+    """Whether a node in this state, as `scontrol show node` has it, can take a job at once.
+
+    Example:
+        >>> is_idle("IDLE+DYNAMIC_NORM"), is_idle("IDLE+DRAIN"), is_idle("IDLE*")
+        (True, False, False)
+    """
+    return "IDLE" in state and set(state.split("+")) <= _IDLE
+
+
+def require_ability(release_env: str, ability: str, what: str) -> None:
+    """Refuse what a release cannot do, in one sentence.
+
+    Args:
+        release_env: the text of release.env in the image.
+        ability: as in images/releases.yaml.
+        what: the ability in words, and since when there is it.
+
+    Raises:
+        UsageError: the release has no such ability.
+
+    Example:
+        >>> require_ability('SLURM_RELEASE=24.11.5\\nSLURM_ABILITIES="pam dynamic_nodes"', "dynamic_nodes", "slurmd -Z")
+    """
+    facts = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release_env, re.MULTILINE))
+    if ability not in facts["SLURM_ABILITIES"].split():
+        raise UsageError(f"Slurm {facts['SLURM_RELEASE']} has no {ability} ({what})")
 
 
 class Job:
@@ -300,6 +333,76 @@ class Slurm:
         text = self.run(["squeue", "--noheader", "--all", "--format=%A"]).stdout
         return sorted({int(word) for word in text.split()})
 
+    # --- dynamic nodes ----------------------------------------------------------------------------------
+
+    def add_node(self, name: str, *, conf: str = "", deadline: float = 30) -> None:
+        """Let a dynamic node join, and wait until it is idle: slurmd(8), `-Z`.
+
+        It is in every partition with `Nodes=ALL`, as `debug` is. In one container it is one more slurmd; in a
+        cluster of several hosts it is one more host.
+
+        Args:
+            name: the node's name.
+            conf: its configuration as in slurm.conf(5), `CPUs=4 Feature=x`; by default what slurmd finds.
+            deadline: seconds.
+
+        Raises:
+            UsageError: the release has no dynamic nodes, or the name is taken.
+            NotReadyError: it did not join; nothing of it is left.
+
+        Example:
+            >>> slurm.add_node("burst1", conf="CPUs=4 RealMemory=1000 Feature=burst")  # doctest: +SKIP
+            >>> slurm.srun("hostname", constraint="burst")  # doctest: +SKIP
+            'burst1\\n'
+        """
+        require_ability(self.read(_RELEASE_ENV), "dynamic_nodes", "slurmd -Z, 22.05 and later")
+        if name in self.nodes():
+            raise UsageError(f"there is a node {name} already", hint="choose another name")
+        self.substrate.add_node(name, conf)
+
+        def state() -> str:
+            return self.nodes().get(name, {}).get("State", "unknown")
+
+        try:
+            self.wait_until(
+                lambda: is_idle(state()),
+                f"the dynamic node {name} to join",
+                deadline=deadline,
+                state=lambda: f"{state()}; its host says: {tail(self.substrate.logs(self.host_of_node(name)), 3)}",
+            )
+        except BaseException:
+            self.substrate.remove_node(name)
+            raise
+
+    def remove_node(self, name: str, *, deadline: float = 60) -> None:
+        """Let a dynamic node leave: it gets no more jobs, and goes when those that it has are over.
+
+        Args:
+            name: the node's name.
+            deadline: seconds; a job that takes longer keeps the node, drained.
+
+        Raises:
+            UsageError: it is no dynamic node.
+            NotReadyError: jobs still run on it.
+
+        Example:
+            >>> slurm.remove_node("burst1")  # doctest: +SKIP
+        """
+        if "DYNAMIC_NORM" not in self.nodes().get(name, {}).get("State", ""):
+            raise UsageError(f"there is no dynamic node {name}", hint="those of slurm.conf stay: drain them")
+        self.run(["scontrol", "update", f"NodeName={name}", "State=DRAIN", "Reason=leaves"])
+        refusals: list[str] = []
+
+        def deleted() -> bool:
+            done = self.run(["scontrol", "delete", f"NodeName={name}"], check=False)
+            refusals[:] = [tail(done.stderr, 1)]
+            return done.returncode == 0
+
+        self.wait_until(
+            deleted, f"the node {name} to be left by its jobs", deadline=deadline, state=lambda: refusals[0]
+        )
+        self.substrate.remove_node(name)
+
     # --- slurmrestd -------------------------------------------------------------------------------------
 
     def token(self, user: str | None = None, *, lifespan: int = 3600) -> str:
@@ -357,7 +460,7 @@ class Slurm:
         """Wait until no job is left and every node is idle."""
 
         def idle() -> bool:
-            return not self.queue() and all(node["State"] == "IDLE" for node in self.nodes().values())
+            return not self.queue() and all(is_idle(node["State"]) for node in self.nodes().values())
 
         self.wait_until(
             idle,
@@ -367,15 +470,17 @@ class Slurm:
         )
 
     def reset(self) -> None:
-        """Cancel every job, drop reservations and resume nodes, so that the next test finds an idle cluster."""
+        """Cancel every job, drop reservations, resume nodes and let dynamic ones leave: the next test finds it idle."""
         script = """
             squeue --noheader --all --format=%A | sort -u | xargs --no-run-if-empty scancel --quiet
             scontrol --oneliner show reservation | sed --quiet 's/^ReservationName=\\([^ ]*\\).*/\\1/p' |
               while read -r name; do scontrol delete "ReservationName=$name"; done
             sinfo --noheader --Node --states=drain,down,fail --format=%N | sort -u |
               while read -r node; do scontrol update "NodeName=$node" State=RESUME; done
+            scontrol --oneliner show node | sed --quiet 's/^NodeName=\\([^ ]*\\) .*DYNAMIC_NORM.*/\\1/p'
         """
-        self.run(["bash", "-c", script])
+        for node in self.run(["bash", "-c", script]).stdout.split():
+            self.remove_node(node)
         self.wait_idle()
 
     def on_path(self, workdir: str | Path) -> AbstractContextManager[Path]:

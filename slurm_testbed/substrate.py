@@ -88,5 +88,11 @@ class Substrate(Protocol):
     def network(self, host: str, action: Literal["cut", "restore"]) -> None:
         """Take a host off the cluster's network, or bring it back."""
 
+    def add_node(self, name: str, conf: str) -> None:
+        """Start one more slurmd, as a dynamic node with that configuration: slurmd(8), `-Z` and `--conf`."""
+
+    def remove_node(self, name: str) -> None:
+        """End the slurmd of a dynamic node, and remove what carries it."""
+
     def facts(self) -> Facts:
         """What is enforced here and how fast it is."""

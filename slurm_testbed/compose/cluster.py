@@ -105,6 +105,7 @@ class SlurmCluster(Slurm):
         if shared_nfs:
             files.append(folder / "nfs.yaml")
         shared = [str(Path(place).resolve()) for place in share]
+        self._further_node = further_node(shared, env or {}, cgroups=cgroups)
         self._override = override(nodes, shared, env or {}, cgroups=cgroups)
         settings = {
             "VERSION": self.release.version,
@@ -155,7 +156,9 @@ class SlurmCluster(Slurm):
                 head.put("slurmctld", {f"/run/secrets/{name}": key for name, key in keys.items()}, mode=0o400)
         self.project.run("up", "--detach")
         host = "127.0.0.1" if not is_remote(client) else str(client.api.base_url.split("//")[1].split(":")[0])
-        Slurm.__init__(self, ComposeSubstrate(self.project.containers(client), host=host), user=self.user)
+        containers = self.project.containers(client)
+        substrate = ComposeSubstrate(containers, host=host, project=self.project, node=self._further_node)
+        Slurm.__init__(self, substrate, user=self.user)
         for name in _LAST_READY:
             self._wait_ready(client, name, began)
 
@@ -191,7 +194,7 @@ class SlurmCluster(Slurm):
         atexit.unregister(self.stop)
         if self._folder.exists():
             # Whoever wants an orderly end stops the daemons first; nothing of this cluster is kept.
-            self.project.run("down", "--volumes", "--timeout", "0")
+            self.project.run("down", "--volumes", "--remove-orphans", "--timeout", "0")
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -307,25 +310,39 @@ def override(nodes: int, share: Sequence[str], env: Mapping[str, str], *, cgroup
         >>> override(1, [], {}, cgroups=False)["services"]["n2"]
         {'scale': 0}
     """
-    folder = data.compose()
     services: dict[str, Any] = {}
     for number in range(_NODES_IN_FILE + 1, nodes + 1):
-        first = {"file": str(folder / "cluster.yaml"), "service": "n1"}
-        services[f"n{number}"] = {"extends": first, "hostname": f"n{number}"}
-        if cgroups:
-            settings = yaml.safe_load((folder / "cgroups.yaml").read_text())["services"]["n1"]
-            services[f"n{number}"].update(settings)
+        services[f"n{number}"] = {**further_node(share, env, cgroups=cgroups), "hostname": f"n{number}"}
     for number in range(nodes + 1, _NODES_IN_FILE + 1):
         services[f"n{number}"] = {"scale": 0}
     if share or env:
         hosts = ["database", "slurmdbd", "slurmctld", "slurmrestd", "client", "login"]
-        for name in [*hosts, *(f"n{number}" for number in range(1, nodes + 1))]:
-            service = services.setdefault(name, {})
-            if share:
-                service["volumes"] = [f"{place}:{place}" for place in share]
-            if env:
-                service["environment"] = dict(env)
+        for name in [*hosts, *(f"n{number}" for number in range(1, min(nodes, _NODES_IN_FILE) + 1))]:
+            services.setdefault(name, {}).update(_settings(share, env))
     return {"services": services}
+
+
+def further_node(share: Sequence[str], env: Mapping[str, str], *, cgroups: bool) -> dict[str, Any]:
+    """The service of a node that compose/cluster.yaml does not have, but for its name.
+
+    Args:
+        share: folders of this machine, absolute.
+        env: settings of all hosts.
+        cgroups: whether it holds jobs in cgroups.
+
+    Example:
+        >>> further_node([], {"SLURM_DEBUG": "debug"}, cgroups=False)["environment"]
+        {'SLURM_DEBUG': 'debug'}
+    """
+    folder = data.compose()
+    enforcing = yaml.safe_load((folder / "cgroups.yaml").read_text())["services"]["n1"] if cgroups else {}
+    first = {"file": str(folder / "cluster.yaml"), "service": "n1"}
+    return {"extends": first, **enforcing, **_settings(share, env)}
+
+
+def _settings(share: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+    volumes = {"volumes": [f"{place}:{place}" for place in share]} if share else {}
+    return {**volumes, **({"environment": dict(env)} if env else {})}
 
 
 def _fatal(log: str) -> list[str]:

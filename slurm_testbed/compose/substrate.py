@@ -6,12 +6,14 @@ import dataclasses
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import docker
+import yaml
 from docker.models.containers import Container
 
 from slurm_testbed import vm
+from slurm_testbed.compose.project import Project
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import UsageError
 from slurm_testbed.substrate import Attach, Facts, Host
@@ -25,7 +27,6 @@ _ROLES = {
     "client": {"munged"},
     "login": {"munged", "sshd"},
 }
-_NODE = re.compile(r"n([1-9][0-9]*)")
 
 
 class ComposeSubstrate:
@@ -34,14 +35,32 @@ class ComposeSubstrate:
     Args:
         containers: the containers by service.
         host: at which name or address the engine publishes ports.
+        project: the project, to add nodes to it.
+        node: what the service of a further node has besides its name.
     """
 
-    def __init__(self, containers: Mapping[str, Container], *, host: str = "127.0.0.1") -> None:
-        nodes = sorted((int(found[1]), name) for name in containers if (found := _NODE.fullmatch(name)))
-        self._nodes = [name for _, name in nodes]
+    def __init__(
+        self,
+        containers: Mapping[str, Container],
+        *,
+        host: str = "127.0.0.1",
+        project: Project | None = None,
+        node: Mapping[str, Any] | None = None,
+    ) -> None:
+        # A node is what runs the role slurmd, whatever its name.
+        nodes = [name for name, found in containers.items() if (found.attrs["Config"]["Cmd"] or [])[:1] == ["slurmd"]]
+        self._nodes = sorted(
+            nodes, key=lambda name: [int(word) if word.isdigit() else 0 for word in re.split(r"(\d+)", name)]
+        )
         names = [name for name in _ROLES if name in containers] + self._nodes
-        place = vm.place_of(cast(docker.DockerClient, containers[names[0]].client))
-        self._hosts = {name: ContainerSubstrate(containers[name], host=host, place=place) for name in names}
+        self._client = cast(docker.DockerClient, containers[names[0]].client)
+        self._host, self._place = host, vm.place_of(self._client)
+        self._hosts = {name: self._as_host(containers[name]) for name in names}
+        self._project = project
+        self._node = dict(node or {})
+
+    def _as_host(self, container: Container) -> ContainerSubstrate:
+        return ContainerSubstrate(container, host=self._host, place=self._place)
 
     def container(self, host: str) -> Container:
         """The container that is a host."""
@@ -92,6 +111,25 @@ class ComposeSubstrate:
     def network(self, host: str, action: Literal["cut", "restore"]) -> None:
         """Disconnect a host from the cluster's network, or connect it again under its name."""
         self._of(host).network(host, action)
+
+    def add_node(self, name: str, conf: str) -> None:
+        """Start one more container with the role slurmd, as a dynamic node."""
+        if self._project is None:
+            raise UsageError("nodes are added by the process that started this cluster")
+        if name in self._hosts:
+            raise UsageError(f"there is a host {name} already", hint=f"its hosts are {', '.join(self._hosts)}")
+        settings = {**self._node.get("environment", {}), "SLURM_NODE_CONF": conf}
+        service = {**self._node, "hostname": name, "environment": settings}
+        path = self._project.files[-1].with_name(f"node-{name}.yaml")
+        path.write_text(yaml.safe_dump({"services": {name: service}}))
+        project = dataclasses.replace(self._project, files=[*self._project.files, path])
+        project.run("up", "--detach", "--no-deps", "--no-recreate", name)
+        self._hosts[name] = self._as_host(project.containers(self._client)[name])
+
+    def remove_node(self, name: str) -> None:
+        """Remove the container of a dynamic node."""
+        self._of(name).container.remove(force=True, v=True)
+        del self._hosts[name]
 
     def facts(self) -> Facts:
         """What the first node's start said of cgroups."""

@@ -206,6 +206,20 @@ class ContainerSubstrate:
             for network in self._networks:
                 client.networks.get(network).connect(self.container, aliases=[host])
 
+    def add_node(self, name: str, conf: str) -> None:
+        """Start one more slurmd in the container, as a dynamic node."""
+        self._slurm_node("add", name, conf)
+
+    def remove_node(self, name: str) -> None:
+        """End the slurmd of a dynamic node."""
+        self._slurm_node("remove", name)
+
+    def _slurm_node(self, *arguments: str) -> None:
+        done = self.exec(self.name, ["slurm-node", *arguments])
+        if done.returncode:
+            said, _, hint = done.stderr.strip().removeprefix("slurm-testbed: ").partition("\nslurm-testbed: hint: ")
+            raise UsageError(said, hint=hint)
+
     def facts(self) -> Facts:
         """What the container's start said of cgroups."""
         cgroup = self._cgroup

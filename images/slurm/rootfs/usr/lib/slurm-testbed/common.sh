@@ -6,6 +6,8 @@ export SLURM_TESTBED_DEADLINE=${SLURM_TESTBED_DEADLINE:-60}
 # shellcheck source=/dev/null
 . $share/release.env
 
+has_ability() { [[ " $SLURM_ABILITIES " == *" $1 "* ]]; } # ABILITY: see images/releases.yaml
+
 since_start() { # hundredths of a second since process 1 started (proc(5): both count from boot)
   local up stat
   read -r up _ < /proc/uptime

@@ -6,7 +6,7 @@ HOSTNAME=$(< /proc/sys/kernel/hostname)
 : "${SLURMCTLD_HOST:=$HOSTNAME}" "${SLURMDBD_HOST:=$SLURMCTLD_HOST}" "${SLURM_DATABASE_HOST:=localhost}"
 : "${SLURM_NODES:=1}" "${SLURM_MEMORY:=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))}"
 : "${SLURM_ACCOUNTING:=yes}" "${SLURM_CGROUP:=auto}" "${SLURM_DEBUG:=info}"
-: "${SLURM_NODES_CGROUP:=no}"
+: "${SLURM_NODES_CGROUP:=no}" "${SLURM_NODE_GRES:=}"
 : "${SLURMRESTD_HOST:=0.0.0.0}" "${SLURMRESTD_PORT:=6820}"
 : "${SLURM_TESTBED_USER:=alice}"
 # Binding another user's process to cores needs CAP_SYS_NICE (sched_setaffinity(2)), the 24th capability.
@@ -14,6 +14,12 @@ SLURM_CPU_BINDING=$((0x$(sed -n 's/^CapEff:\t//p' /proc/self/status) >> 23 & 1))
 [ $SLURM_NODES_CGROUP = no ] || SLURM_CPU_BINDING=1
 set +a
 case $SLURM_NODES in '' | *[!0-9]* | 0*) fail "SLURM_NODES=$SLURM_NODES is not a number of nodes." "give 1 or more." ;; esac
+export SLURM_MAX_NODES=${SLURM_MAX_NODES:-$((SLURM_NODES + 32))}
+case $SLURM_MAX_NODES in *[!0-9]* | 0*) fail "SLURM_MAX_NODES=$SLURM_MAX_NODES is not a number of nodes." "leave it out for $((SLURM_NODES + 32))." ;; esac
+if [ -n "${SLURM_NODE_CONF+set}" ] && ! has_ability dynamic_nodes; then fail "Slurm $SLURM_RELEASE has no dynamic nodes (slurmd -Z), which SLURM_NODE_CONF asks for." "take Slurm 22.05 or later."; fi
 case $SLURM_ACCOUNTING in yes | no) ;; *) fail "SLURM_ACCOUNTING=$SLURM_ACCOUNTING is neither yes nor no." "leave it out for yes." ;; esac
+for entry in ${SLURM_NODE_GRES//,/ }; do
+  [[ $entry =~ ^[a-z]+(:[A-Za-z0-9_.-]+)?:[1-9][0-9]*$ ]] || fail "SLURM_NODE_GRES: $entry is not NAME:COUNT or NAME:TYPE:COUNT." "give for instance gpu:tesla:2."
+done
 case $SLURM_CGROUP in auto | none | v1 | v2) ;; *) fail "SLURM_CGROUP=$SLURM_CGROUP is none of auto, none, v1, v2." "leave it out for auto." ;; esac
 id -u "$SLURM_TESTBED_USER" > /dev/null 2>&1 || fail "SLURM_TESTBED_USER=$SLURM_TESTBED_USER is no user of this image." "its test users are alice, bob, carol and dave."
