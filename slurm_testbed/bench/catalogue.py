@@ -30,12 +30,18 @@ def _cluster_measures() -> list[Measure]:
         Row("start-first-sbatch", "docker run → first sbatch COMPLETED"),
         Row("start-first-sacct", "docker run → first sbatch COMPLETED in sacct"),
     )
+    nodes = (
+        Row("nodes-256", "docker run → 256 nodes idle", _goal(8)),
+        Row("nodes-256-srun", "srun over 256 nodes", count=256),
+        Row("nodes-256-memory", "memory of a node among 256", unit="MB"),
+    )
     stop = Row("stop", "docker stop → exited with 0", (Goal("p99", 3.0),))
     return [
         Measure("start", 100, (start,), clusters.start("yes", start.name)),
         Measure("start-no-accounting", 20, (without,), clusters.start("no", without.name)),
         Measure("first", 20, first, clusters.first),
         Measure("stop", 10, (stop,), clusters.stop),
+        Measure("nodes-256", 3, nodes, clusters.nodes(256)),
     ]
 
 
@@ -47,6 +53,13 @@ def _work_measures() -> list[Measure]:
     )
     array_200 = Row("array-200", "array of 200: sbatch → COMPLETED", _goal(5), count=200)
     array_1000 = Row("array-1000", "array of 1,000: sbatch → COMPLETED", count=1000)
+    large = {
+        count: (
+            Row(f"array-{count}", f"array of {count:,}: sbatch → COMPLETED", count=count),
+            Row(f"array-{count}-memory", f"array of {count:,}: memory of slurmctld and slurmd", unit="MB"),
+        )
+        for count in (1024, 10_000)
+    }
     rest = tuple(
         Row(f"rest-{path}-{n}", f"{REQUESTS} GET {path}, {said}", count=REQUESTS)
         for n, said in ((1, "one connection"), (THREADS, f"{THREADS} threads"))
@@ -57,6 +70,8 @@ def _work_measures() -> list[Measure]:
         Measure("sbatch-200", 3, singles, work.single_jobs),
         Measure("array-200", 3, (array_200,), work.array(200)),
         Measure("array-1000", 3, (array_1000,), work.array(1000)),
+        Measure("array-1024", 1, large[1024], work.array(1024)),
+        Measure("array-10000", 1, large[10_000], work.array(10_000), on_demand=True),
         Measure("rest", 5, rest, work.rest),
     ]
 
@@ -108,6 +123,6 @@ def choose(only: str = "", *, build: bool = False) -> list[Measure]:
     asked = {name for name in re.split(r"[,\s]+", only) if name}
     if unknown := sorted(asked - set(known)):
         raise UsageError(f"no measure {', '.join(unknown)}; there are {', '.join(known)}")
-    builds = {name for name, measure in known.items() if measure.on_demand} if build else set()
+    builds = {name for name in known if name.startswith("build-")} if build else set()
     chosen = (asked | builds) if asked else builds | {n for n, m in known.items() if not m.on_demand}
     return [measure for name, measure in known.items() if name in chosen]

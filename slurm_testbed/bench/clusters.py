@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from slurm_testbed.bench.inside import Bench
+from slurm_testbed.bench.inside import Bench, memory, timed
 from slurm_testbed.bench.measure import Samples
+from slurm_testbed.container import ContainerSubstrate
 from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed.slurm import Slurm
 
 _SRUN = "slurm-ready --wait 60 > /dev/null; srun true; mark srun"
 
@@ -39,6 +41,31 @@ def first(bench: Bench) -> Samples:
             "start-first-sbatch": marks["completed"],
             "start-first-sacct": marks["accounted"],
         }
+
+
+_NODES = """
+slurm-ready --wait 120 > /dev/null; mark idle
+srun --nodes={count} true; mark srun
+"""
+
+
+def nodes(count: int) -> Callable[[Bench], Samples]:
+    """A cluster of so many virtual nodes in one container."""
+
+    def samples(bench: Bench) -> Samples:
+        settings = {"SLURM_NODES": str(count), "SLURM_TESTBED_DEADLINE": "120"}
+        while True:
+            with bench.container(environment=settings) as (began, container):
+                slurm = Slurm(ContainerSubstrate(container))
+                marks = timed(slurm, _NODES.format(count=count))
+                size = memory(slurm, "slurmd") / count
+            yield {
+                f"nodes-{count}": marks["idle"] - began,
+                f"nodes-{count}-srun": marks["srun"] - marks["idle"],
+                f"nodes-{count}-memory": size,
+            }
+
+    return samples
 
 
 def stop(bench: Bench) -> Samples:

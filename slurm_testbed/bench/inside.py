@@ -72,9 +72,9 @@ class Bench:
             marks = timed(Slurm(ContainerSubstrate(container)), script)
         return {name: at - began for name, at in marks.items()}
 
-    def cluster(self) -> SlurmContainer:
+    def cluster(self, **options: Any) -> SlurmContainer:
         """A cluster that is ready when its block begins."""
-        return SlurmContainer(self.release.version, image=self.image)
+        return SlurmContainer(self.release.version, image=self.image, **options)
 
 
 #: `mark NAME` prints the time; `await SECONDS PAUSE WHAT COMMAND…` polls inside the container.
@@ -126,6 +126,22 @@ def timed(slurm: Slurm, script: str) -> dict[str, float]:
     done = slurm.run(["bash", "-c", PRELUDE + script], user=USER, workdir=slurm.home(USER))
     marks = {name: float(at) for name, at in re.findall(r"^@ (\w+) ([\d.]+)$", done.stdout, re.MULTILINE)}
     return on_our_clock(marks, began, time.time())
+
+
+def memory(slurm: Slurm, *daemons: str) -> float:
+    """The memory of all processes of these daemons together, in MB; what they share counts once (PSS, proc(5)).
+
+    Args:
+        slurm: the cluster, in one container.
+        daemons: their names.
+    """
+    script = """
+        cd /proc
+        for daemon; do for process in [0-9]*; do
+          [ "$(cat $process/comm 2> /dev/null)" != "$daemon" ] || sed -n 's/^Pss: *//p' $process/smaps_rollup
+        done; done | awk '{ kib += $1 } END { print kib * 1024 / 1e6 }'
+    """
+    return float(slurm.run(["bash", "-c", script, "memory", *daemons]).stdout)
 
 
 def on_our_clock(marks: Mapping[str, float], began: float, ended: float) -> dict[str, float]:

@@ -77,7 +77,9 @@ def in_words(value: float | None, unit: Unit) -> str:
     """A figure for people, with its unit."""
     if value is None:
         return "-"
-    return f"{value:.0f} MB" if unit == "MB" else f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+    if unit == "MB":
+        return f"{value:.0f} MB" if value >= 10 else f"{value:.1f} MB"
+    return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
 
 
 def _goal_cell(goal: Goal, row: Row, bare: float | None) -> str:

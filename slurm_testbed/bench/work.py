@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from slurm_testbed.bench.inside import USER, Bench, timed
+from slurm_testbed.bench.inside import USER, Bench, memory, timed
 from slurm_testbed.bench.measure import Samples
 from slurm_testbed.rest import Rest
 
@@ -32,8 +32,8 @@ await 300 0.1 "an empty queue" idle; mark end; all_completed {count}
 
 _ARRAY = """
 mark begin
-sbatch --parsable --array=1-{count} --wrap=hostname > /dev/null
-await 300 0.1 "an empty queue" idle; mark end; all_completed {count}
+sbatch --parsable --array=1-{count} --output=/dev/null --wrap=hostname > /dev/null
+await {deadline} 0.1 "an empty queue" idle; mark end; all_completed {count}
 """
 
 
@@ -57,14 +57,20 @@ def single_jobs(bench: Bench) -> Samples:
         }
 
 
+#: The largest array that slurm.conf allows where it says nothing, and what allows larger ones.
+_LARGEST = 1000
+_LARGE = {"25-arrays.conf": "MaxArraySize=10001\nMaxJobCount=20000\nMinJobAge=3600\n"}
+
+
 def array(count: int) -> Callable[[Bench], Samples]:
     """An array of so many jobs."""
 
     def samples(bench: Bench) -> Samples:
         while True:
-            with bench.cluster() as slurm:
-                marks = timed(slurm, _ARRAY.format(count=count))
-            yield {f"array-{count}": marks["end"] - marks["begin"]}
+            with bench.cluster(conf=_LARGE if count > _LARGEST else {}) as slurm:
+                marks = timed(slurm, _ARRAY.format(count=count, deadline=1800))
+                size = memory(slurm, "slurmctld", "slurmd")
+            yield {f"array-{count}": marks["end"] - marks["begin"], f"array-{count}-memory": size}
 
     return samples
 
@@ -72,7 +78,7 @@ def array(count: int) -> Callable[[Bench], Samples]:
 def rest(bench: Bench) -> Samples:
     """Requests to slurmrestd over one connection, and over several at once."""
     with bench.cluster() as slurm:
-        timed(slurm, _ARRAY.format(count=LISTED_JOBS))
+        timed(slurm, _ARRAY.format(count=LISTED_JOBS, deadline=300))
         token, version = slurm.token(USER), slurm.rest(USER).version
         with contextlib.ExitStack() as stack:
             clients = [
