@@ -173,10 +173,11 @@ def _built_releases(client: Any) -> list[str]:
     help={
         "release": "which releases, e.g. 22.05,24.11; all that are built if not given",
         "workers": "how many tests at once; as many as processors if not given, one in a virtual machine",
+        "deep": "also the tests that take minutes",
         "engine": "`vm`: those marked vm, in a virtual machine with cgroup v2 and an NFS server",
     }
 )
-def test(context: Context, release: str = "", workers: str = "", engine: str = "") -> None:
+def test(context: Context, release: str = "", workers: str = "", engine: str = "", deep: bool = False) -> None:
     """
     Run the tests on real clusters: all on the default release, the smoke tests on every other one that is built.
 
@@ -192,7 +193,8 @@ def test(context: Context, release: str = "", workers: str = "", engine: str = "
     smoke = [f"--slurm-smoke={','.join(others)}"] if others and not engine else []
     arguments = [f"--slurm-release={releases if engine else first}", *smoke, *shlex.split(context.remainder)]
     if not engine:
-        _pytest([f"--numprocesses={workers or 'auto'}", *arguments], client, engines.environment())
+        deeper = ["-m", ""] if deep else []
+        _pytest([f"--numprocesses={workers or 'auto'}", *deeper, *arguments], client, engines.environment())
         return
     with machines.running() as machine:
         known = Releases.load()
