@@ -23,12 +23,15 @@ from slurm_testbed.images.explanation import explained
 from slurm_testbed.images.names import SUITE
 from slurm_testbed.images.progress import Runner, run_silently, runner
 from slurm_testbed.images.say import Say, to_stderr
+from slurm_testbed.images.settings import registry_settings
 from slurm_testbed.images.size import sizes
 from slurm_testbed.images.source import GivenSource, given_source
 from slurm_testbed.releases import Release, Releases, Source, minor_of
 
 #: The target that only finds out whether the source can be had.
 SOURCE_TARGET = "source"
+#: The target that holds a Slurm: images of others, derived from ours, have none to make.
+TREE = "slurm-tree"
 #: BuildKit takes no larger secret.
 SECRET_BYTES = 500_000
 
@@ -98,7 +101,8 @@ def build(
             release, why = Releases.load(folder / "releases.yaml").default()
             releases = [release]
             say(why)
-        bake = _Bake(client, folder, names, base, given, say, run or runner(say), run or run_silently)
+        compiles = TREE in known
+        bake = _Bake(client, folder, names, base, given, say, run or runner(say), run or run_silently, compiles)
         built: list[BuiltImage] = []
         for release in releases:
             try:
@@ -150,6 +154,7 @@ class _Bake:
     say: Say
     run: Runner
     ask: Runner
+    compiles: bool = True
     _bases: dict[str, str] = field(default_factory=dict)
 
     def build(self, release: Release) -> list[BuiltImage]:
@@ -158,7 +163,7 @@ class _Bake:
         if release.support_end and not release.supported_on(datetime.now(UTC).date()):
             self.say(f"warning: SchedMD's support for Slurm {release.minor} ended on {release.support_end}")
         start = time.monotonic()
-        packages = None if self.given else self._packages_in_place_of_source(release)
+        packages = None if self.given or not self.compiles else self._packages_in_place_of_source(release)
         self._bake(self.names, release, packages, self.run)
         seconds = time.monotonic() - start
         return [
@@ -193,6 +198,8 @@ class _Bake:
         settings = []
         if bundle := ca_bundle(self.say):
             settings.append(f"*.secrets=id=ca-bundle,src={bundle}")
+        # From variables, not files: nothing of them is written anywhere.
+        settings += [f"*.secrets=id={name},env={_variable(name)}" for name in registry_settings()]
         if self.given:
             settings.append(f"*.contexts.given-source={self.given.folder}")
         options = [option for setting in settings for option in ("--set", setting)]
@@ -202,6 +209,7 @@ class _Bake:
         env = {**engine.environment(), "VERSION": release.version, "REVISION": revision_of(self.folder)}
         env |= {"SLURM": "packaged", "SUITE": packages.where} if packages else {"SLURM": "compiled", "SUITE": SUITE}
         env["BASE"] = self._base(env["SUITE"])
+        env |= {_variable(name): text for name, text in registry_settings().items()}
         if self.given:
             env["SOURCE"] = self.given.name
         return env
@@ -217,6 +225,10 @@ class _Bake:
                 )
             self._bases[suite] = choose_base(self.client, asked, suite=suite, say=self.say)
         return self._bases[suite]
+
+
+def _variable(secret: str) -> str:
+    return f"SLURM_TESTBED_{secret.replace('-', '_').upper()}"
 
 
 def revision_of(folder: Path) -> str:

@@ -22,6 +22,7 @@ import pytest
 
 from slurm_testbed import data, engine, images
 from slurm_testbed.errors import BuildError, NoSourceError
+from slurm_testbed.images.settings import registry_settings
 from slurm_testbed.readiness import wait_until
 from slurm_testbed.releases import Release, Releases, generate
 
@@ -49,6 +50,22 @@ def repository(client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> 
     for image in client.images.list(filters={"reference": f"{name}/*"}):
         for tag in image.tags:
             client.images.remove(tag)
+
+
+BAKE = """
+variable "REPOSITORY" { default = "" }
+variable "VERSION" { default = "" }
+group "all" { targets = ["probe"] }
+target "probe" {
+  args = { IMAGE = "%s" }
+  tags = ["${REPOSITORY}/probe:${VERSION}"]
+}
+"""
+PROBE = """
+ARG IMAGE
+FROM ${IMAGE}
+RUN --mount=type=secret,id=pip-config --mount=type=secret,id=npm-config cd /run/secrets && wc -c * > /sizes
+"""
 
 
 def content(client: docker.DockerClient, image: str, path: str) -> str:
@@ -197,3 +214,30 @@ def test_interrupted_build_leaves_nothing_running(
 
     wait_until(lambda: not running(seconds), "the build's processes to end", deadline=10)
     wait_until(lambda: not working_in(folder), "docker to end, which ran in the folder", deadline=10)
+
+
+def test_settings_of_pip_are_seen_by_a_step_and_are_in_no_layer(
+    client: docker.DockerClient, slurm_release: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image = images.image_name("slurm-client", slurm_release)
+    repository, token = f"slurm-testbed-test-{secrets.token_hex(4)}", secrets.token_hex(16)
+    (tmp_path / "docker-bake.hcl").write_text(BAKE % image)
+    (tmp_path / "Dockerfile").write_text(PROBE)
+    monkeypatch.setenv("REPOSITORY", repository)
+    monkeypatch.setenv("PIP_INDEX_URL", f"https://user:{token}@pip.example/simple")
+    registry_settings.cache_clear()
+    try:
+        (built,) = images.build(["probe"], [slurm_release], folder=tmp_path, say=lambda _: None)
+        seen = content(client, built.name, "/sizes").split()
+        layers = b"".join(client.images.get(built.name).save())
+        history = str(client.images.get(built.name).history())
+    finally:
+        registry_settings.cache_clear()
+        for found in client.images.list(filters={"reference": f"{repository}/*"}):
+            client.images.remove(found.tags[0])
+
+    assert seen[1::2][:2] == ["npm-config", "pip-config"]
+    assert int(seen[2]) > len(token), "the step saw no settings of pip"
+    assert b"pip-config" in layers, "the layers are compressed, and cannot be searched like this"
+    assert token.encode() not in layers
+    assert token not in history
