@@ -8,9 +8,19 @@ if TYPE_CHECKING:
     from slurm_testbed.container import SlurmContainer
     from slurm_testbed.errors import SlurmTestbedError
     from slurm_testbed.keys import ClusterKeys
+    from slurm_testbed.share import this_python
     from slurm_testbed.slurm import Job, JobRecord, Slurm
 
-__all__ = ["ClusterKeys", "Job", "JobRecord", "Slurm", "SlurmCluster", "SlurmContainer", "SlurmTestbedError"]
+__all__ = [
+    "ClusterKeys",
+    "Job",
+    "JobRecord",
+    "Slurm",
+    "SlurmCluster",
+    "SlurmContainer",
+    "SlurmTestbedError",
+    "this_python",
+]
 
 # Loaded when they are asked for (PEP 562): a module below them can then be run by itself, by `python -m`.
 _MODULES = {
@@ -21,6 +31,7 @@ _MODULES = {
     "SlurmCluster": "compose",
     "SlurmContainer": "container",
     "SlurmTestbedError": "errors",
+    "this_python": "share",
 }
 
 if not TYPE_CHECKING:  # else every name would be an object to a type checker, also a wrong one

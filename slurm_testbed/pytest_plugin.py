@@ -18,6 +18,7 @@ from slurm_testbed.evidence import collect
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.on_path import commands_on_path
 from slurm_testbed.releases import Release, Releases
+from slurm_testbed.share import this_python
 from slurm_testbed.slurm import Slurm
 
 _CLUSTER = pytest.StashKey[Slurm]()
@@ -149,10 +150,13 @@ def slurm_cluster(
 ) -> Iterator[Slurm]:
     """One cluster per release, substrate and worker, for the whole session."""
     engine.sweep(engine.ensure())
-    # A suite's tests run in its own folder and in pytest's temporary ones.
-    shared = [pytestconfig.rootpath, tmp_path_factory.getbasetemp()] if pytestconfig.getoption("slurm_on_path") else []
+    # A suite's tests run in its own folder and in pytest's temporary ones; programs that it tests may submit jobs
+    # in its own Python.
+    on_path = pytestconfig.getoption("slurm_on_path")
+    shared = [pytestconfig.rootpath, tmp_path_factory.getbasetemp()] if on_path else []
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(slurm_start(keys=slurm_keys, share=shared))
+        share = [*shared, *(this_python() if on_path else [])]
+        cluster = stack.enter_context(slurm_start(keys=slurm_keys, share=share))
         if shared:
             stack.enter_context(commands_on_path(cluster, *shared))
         yield cluster

@@ -26,6 +26,7 @@ from slurm_testbed.errors import EngineError, NotReadyError, UsageError
 from slurm_testbed.images import image_name
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.releases import Releases
+from slurm_testbed.share import shared_paths
 from slurm_testbed.slurm import Slurm
 
 #: Nodes that compose/cluster.yaml has by itself.
@@ -51,8 +52,10 @@ class SlurmCluster(Slurm):
         keys: keys to use; by default the head node makes them.
         conf: fragments of slurm.conf by file name; the name of one of ours replaces it.
         env: further settings of all hosts: docs/images.md.
-        share: folders of this machine that every host sees under the same path, for `on_path`.
+        share: folders of this machine that every host sees under the same path, for `on_path`;
+            `this_python()` names those that its jobs need to run the caller's Python.
         shared_nfs: an NFS export, `server:/path`, for the shared tree: compose/nfs.yaml.
+        repository: of other images than ours, derived from them, instead of REPOSITORY of the environment.
         deadline: seconds until the cluster must be ready.
         user: who submits where no user is named.
         owner: value of the owner label; by default this process, after whose death a sweep removes the cluster.
@@ -80,6 +83,7 @@ class SlurmCluster(Slurm):
         env: Mapping[str, str] | None = None,
         share: Sequence[str | Path] = (),
         shared_nfs: str = "",
+        repository: str | None = None,
         deadline: float = 90,
         user: str = "alice",
         owner: str | None = None,
@@ -91,6 +95,7 @@ class SlurmCluster(Slurm):
             raise UsageError(f"{shared_nfs} names no NFS export", hint="give it as server:/path")
         self.release = Releases.load().find(release)
         self.nodes_wanted = nodes
+        self.repository = repository
         self.keys = keys
         self.deadline = deadline
         self.user = user
@@ -104,7 +109,7 @@ class SlurmCluster(Slurm):
             files.append(folder / "cgroups.yaml")
         if shared_nfs:
             files.append(folder / "nfs.yaml")
-        shared = [str(Path(place).resolve()) for place in share]
+        shared = shared_paths(share)
         self._further_node = further_node(shared, env or {}, cgroups=cgroups)
         self._override = override(nodes, shared, env or {}, cgroups=cgroups)
         settings = {
@@ -115,6 +120,7 @@ class SlurmCluster(Slurm):
             "SLURM_TESTBED_OWNER": owner or engine.owner(),
             "NFS_SERVER": server,
             "NFS_PATH": path,
+            **({"REPOSITORY": repository} if repository else {}),
         }
         self.project = Project(self.name, [*files, self._folder / "nodes.yaml"], settings)
 
@@ -124,7 +130,7 @@ class SlurmCluster(Slurm):
         """Start all hosts at once and wait until the cluster is ready; nothing is left of one that fails."""
         client = engine.connect()
         for image in ("slurm-single-node", "slurm-client"):
-            check_image(client, image_name(image, self.release.version))
+            check_image(client, image_name(image, self.release.version, self.repository))
         if not self._outlives:
             atexit.register(self.stop)
         try:

@@ -23,6 +23,7 @@ from slurm_testbed.images import image_name
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.readiness import Timeline
 from slurm_testbed.releases import Releases
+from slurm_testbed.share import shared_paths
 from slurm_testbed.slurm import REST_PORT, Slurm
 
 #: Capabilities that jobs need to be held in cgroups, by the host's cgroup version, and why:
@@ -45,7 +46,8 @@ class SlurmContainer(ContainerLife, Slurm):
         keys: keys to use; by default the cluster makes its own.
         conf: fragments of slurm.conf by file name; the name of one of ours, e.g. `60-nodes.conf`, replaces it.
         env: further settings of the image: docs/images.md.
-        share: folders of this machine that the container sees under the same path, for `on_path`.
+        share: folders of this machine that the container sees under the same path, for `on_path`;
+            `this_python()` names those that its jobs need to run the caller's Python.
         image: an image instead of the one of the release.
         deadline: seconds until the cluster must be ready.
         user: who submits where no user is named.
@@ -87,7 +89,7 @@ class SlurmContainer(ContainerLife, Slurm):
         self.user = user
         self.name = f"slurm-{secrets.token_hex(4)}"
         self._conf = dict(conf or {})
-        self._share = [Path(path).resolve() for path in share]
+        self._share = shared_paths(share)
         self._cgroups = cgroups
         self._owner, self._outlives = owner, owner is not None
         self._env = {
@@ -133,8 +135,8 @@ class SlurmContainer(ContainerLife, Slurm):
         # The image's own deadlines, too.
         patience = {"SLURM_TESTBED_DEADLINE": str(math.ceil(self.deadline * self._place.speed)), **self._env}
         started = StartedContainer(self.image).with_name(self.name).with_envs(**patience)
-        for folder in self._share:
-            started.with_volume_mapping(folder, str(folder), "rw")
+        for path in self._share:
+            started.with_volume_mapping(path, path, "rw")
         # testcontainers would publish on every address.
         publish = "0.0.0.0" if is_remote(client) else "127.0.0.1"  # noqa: S104  # a remote engine's own address
         started.ports[f"{REST_PORT}/tcp"] = cast(int, (publish, None))
