@@ -40,6 +40,22 @@ case "$PWD/" in {patterns}) ;; *)
   echo "$command: the cluster sees" {roots} "and what is below; this is $PWD. Call on_path() for this folder." >&2
   exit 1 ;;
 esac
+# sbatch reads the script where it is called; one that the cluster does not see, e.g. in /tmp, is lent to it.
+lent= searched=
+if [ "$command" = sbatch ]; then
+  for word; do
+    shift
+    if [ -z "$searched" ] && [ -f "$word" ] && [ "$(head -c 2 "$word")" = '#!' ]; then
+      searched=yes
+      case "$word" in [!/]* | {patterns}) ;; *)
+        lent=$pid.lent/$(basename "$word")
+        {exec_stdin} sh -c '{receive}' "$lent" {uid} < "$word" || exit
+        word=$lent ;;
+      esac
+    fi
+    set -- "$@" "$word"
+  done
+fi
 {copy_in}
 names=$(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' | grep -vxE '{local}' | sed 's/^/--env /')
 tty=; if [ -t 0 ] && [ -t 1 ]; then tty=--tty; fi
@@ -52,8 +68,13 @@ child=$!
 wait "$child"; status=$?
 while kill -0 "$child" 2> /dev/null; do wait "$child"; status=$?; done
 {copy_out}
+[ -z "$lent" ] || {exec_root} rm -rf "$pid.lent"
 exit $status
 """
+
+
+# Only the caller may read the lent script.
+_RECEIVE = 'umask 077 && folder=${0%/*} && mkdir "$folder" && cat > "$0" && chown -R "$1" "$folder"'
 
 
 @contextlib.contextmanager
@@ -104,19 +125,21 @@ def _script(slurm: Slurm, roots: list[Path], *, shared: bool) -> str:
     as_root = shlex.join([*attach.command, attach.target])
     quoted = shlex.quote(str(roots[0]))
     tar = f"tar -C {quoted}"
+    exec_stdin = shlex.join([*attach.command, "--interactive", attach.target])
+    below = " | ".join(f"{shlex.quote(str(root))}/*" for root in roots)
     return _SCRIPT.format(
-        patterns=" | ".join(f"{shlex.quote(str(root))}/*" for root in roots),
+        patterns=below,
         roots=" ".join(shlex.quote(str(root)) for root in roots),
+        exec_stdin=exec_stdin,
+        receive=_RECEIVE,
+        uid=os.getuid(),
         pids="/run/slurm-testbed/stdin",
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in attach.env.items()),
         local="|".join(LOCAL_VARIABLES),
         exec_root=as_root,
         exec_user=shlex.join([*attach.command, *user]) + ' --workdir="$PWD"',
         target=shlex.quote(attach.target),
-        copy_in=""
-        if shared
-        else f"{tar} -cf - . | {shlex.join([*attach.command, '--interactive', attach.target])} "
-        f'sh -c \'mkdir -p "$0" && tar -C "$0" -xf -\' {quoted}',
+        copy_in="" if shared else f'{tar} -cf - . | {exec_stdin} sh -c \'mkdir -p "$0" && tar -C "$0" -xf -\' {quoted}',
         copy_out="" if shared else f"{as_root} {tar} -cf - . | {tar} -xf -",
     )
 

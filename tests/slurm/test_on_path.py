@@ -87,6 +87,23 @@ def test_variable_reaches_the_job_but_no_argument_list(slurm: Slurm, tmp_path: P
     assert secret not in inside
 
 
+def test_script_outside_the_folder_is_lent_to_sbatch(slurm: Slurm, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "of a program" / "job script.sh"
+    inside.mkdir()
+    outside.parent.mkdir()
+    outside.write_text('#!/bin/sh\nprintf "%s\\n" "$SLURM_JOB_NAME" "$@"\n')
+
+    with slurm.on_path(inside):
+        done = run(["sbatch", "--wait", "--output=out.txt", str(outside), "two words", str(outside)], inside)
+        refused = run(["sbatch", str(outside.parent / "missing.sh")], inside)
+
+    assert done.returncode == 0, done.stderr
+    # An argument of the script is not sbatch's to read.
+    assert (inside / "out.txt").read_text().splitlines() == ["job script.sh", "two words", str(outside)]
+    assert "Unable to open file" in refused.stderr
+    assert slurm.run(["find", "/run/slurm-testbed/stdin", "-name", "*.sh"]).stdout == ""
+
+
 def test_interrupted_srun_ends_its_job(slurm: Slurm, tmp_path: Path) -> None:
     with slurm.on_path(tmp_path):
         process = subprocess.Popen(["srun", "sleep", "600"], cwd=tmp_path, stderr=subprocess.PIPE)
@@ -135,7 +152,7 @@ def test_foreign_suite_runs_unchanged(slurm_release: Release, tmp_path: Path) ->
     (tmp_path / "test_theirs.py").write_text(
         textwrap.dedent(
             """
-            import pathlib, subprocess, time
+            import pathlib, subprocess, sys, time
 
             def sh(*argv):
                 return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
@@ -147,6 +164,8 @@ def test_foreign_suite_runs_unchanged(slurm_release: Release, tmp_path: Path) ->
                     assert time.monotonic() < until
                 assert "COMPLETED" in sh("sacct", "--noheader", "--allocations", f"--jobs={job}", "--format=State")
                 sh("squeue")
+                # A program that submits itself, as dask-jobqueue's workers do.
+                assert sh("srun", sys.executable, "-c", "import sys, pytest; print(sys.prefix)") == sys.prefix + "\\n"
                 assert pathlib.Path("result.txt").read_text() == "from the cluster\\n"
             """
         )
