@@ -169,3 +169,19 @@ def test_revision_says_that_images_were_changed_since(repository: Callable[..., 
 
 def test_revision_of_a_wheel_is_its_version(tmp_path: Path) -> None:
     assert revision_of(tmp_path) == importlib.metadata.version("slurm-testbed")
+
+
+def test_images_derived_from_ours_need_no_source_of_slurm(run: FakeRun, said: list[str], tmp_path: Path) -> None:
+    (tmp_path / "docker-bake.hcl").write_text(
+        'variable "VERSION" { default = "" }\n'
+        'group "all" { targets = ["mine"] }\n'
+        'target "mine" { tags = ["slurm-testbed/slurm-client:${VERSION}"] }\n'
+    )
+    packaged = next(release for release in Releases.load().all if release.packages)
+
+    build(run, said, ["mine"], [packaged], folder=tmp_path)
+
+    # One call: nobody asked whether its source can be had, nor was it taken from packages.
+    ((argv, env),) = run.calls
+    assert argv[-1] == "mine"
+    assert env["SLURM"] == "compiled"
