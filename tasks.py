@@ -200,6 +200,7 @@ def test(context: Context, release: str = "", workers: str = "", engine: str = "
         known = Releases.load()
         names = [known.find(name) for name in releases.split(",")]
         images = [image_name(target, one) for one in names for target in ("slurm-client", "slurm-single-node")]
+        engines.sweep(machine.client())  # what a run that was cut short left takes its time
         machines.load(machine, images, host=client)
         more = [f"--numprocesses={workers or 1}", "-m", "vm", *arguments]
         _pytest(more, machine.client(), machine.environment())

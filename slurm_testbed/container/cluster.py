@@ -145,6 +145,8 @@ class SlurmContainer(ContainerLife, Slurm):
             "network": self.name,
             "labels": self._labels(),
         }
+        if self._place.speed > 1:
+            options["healthcheck"] = _patient_healthcheck(self._place.speed)
         if self._cgroups:
             options |= {"cap_add": list(CGROUP_CAPABILITIES), "cgroupns": "private"}
             if "name=apparmor" in " ".join(client.info()["SecurityOptions"] or []):
@@ -178,3 +180,12 @@ class SlurmContainer(ContainerLife, Slurm):
                 log=self.substrate.logs(self.name)[-4000:],
                 hint=f"the image is {self.image}",
             )
+
+
+def _patient_healthcheck(speed: float) -> dict[str, int]:
+    """The image's own check as often as a slow engine bears it: there one takes seconds, and we do not wait for it.
+
+    Nanoseconds, as the engine takes them; its start period, in which it checks each second, ends at once.
+    """
+    second = round(1e9 * speed)
+    return {"interval": 10 * second, "timeout": 10 * second, "start_period": 1_000_000}

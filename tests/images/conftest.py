@@ -98,8 +98,12 @@ class Image:
             ready: wait until `slurm-ready` says so.
         """
         with self._named("create" if files else "run") as (name, argv):
-            seconds = math.ceil(RUN_SECONDS * vm.place_of(self.client).speed)
+            speed = vm.place_of(self.client).speed
+            seconds = math.ceil(RUN_SECONDS * speed)
             own = [f"--hostname={name}", f"--env=SLURM_TESTBED_DEADLINE={seconds}", *([] if files else ["--detach"])]
+            if speed > 1:  # a check takes seconds there, and comes every second while the cluster starts
+                own += [f"--health-start-interval={speed:.0f}s", f"--health-interval={10 * speed:.0f}s"]
+                own += [f"--health-timeout={10 * speed:.0f}s"]
             full = [*argv, *own, *options, self.name, *command]
             if "--network=host" in options:
                 full.remove(f"--hostname={name}")
