@@ -34,10 +34,12 @@ def test_throttle_holds_tasks_back(slurm: Slurm) -> None:
 
 
 def test_one_task_is_cancelled_and_the_others_complete(slurm: Slurm) -> None:
-    job = slurm.sbatch(wrap="sleep 1", array="0-2", hold=True)
+    job = slurm.sbatch(wrap="[ $SLURM_ARRAY_TASK_ID != 1 ] || sleep 600", array="0-2")
+    slurm.wait_until(
+        lambda: any(r.fields["ArrayTaskId"] == "1" and r.state == "RUNNING" for r in job.records()), "task 1 to run"
+    )
 
     slurm.run(["scancel", f"{job.id}_1"])
-    slurm.run(["scontrol", "release", str(job.id)])
     job.wait()
 
     assert {record.fields["ArrayTaskId"]: record.state for record in job.records()} == {
