@@ -323,7 +323,7 @@ class Slurm:
 
         Example:
             >>> slurm.sacct("--allocations", "--format=JobID,State")  # doctest: +SKIP
-            [{'JobID': '1', 'State': 'FAILED'}...]
+            [{'JobID': '1...', 'State': '...'}...]
         """
         text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
         return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))
@@ -352,7 +352,7 @@ class Slurm:
 
         Example:
             >>> slurm.add_node("burst1", conf="CPUs=4 RealMemory=1000 Feature=burst")  # doctest: +SKIP
-            >>> slurm.srun("hostname", constraint="burst")  # doctest: +SKIP
+            >>> slurm.srun("printenv", "SLURMD_NODENAME", constraint="burst")  # doctest: +SKIP
             'burst1\\n'
         """
         require_ability(self.read(_RELEASE_ENV), "dynamic_nodes", "slurmd -Z, 22.05 and later")

@@ -40,6 +40,8 @@ def ability_file(ability: str) -> str:
     """Where an ability of releases.yaml shows in the install tree."""
     return {
         "cgroup_plugins": "/usr/lib/slurm/cgroup_*.so",
+        "dynamic_node_ports": "/usr/sbin/slurmd",
+        "dynamic_nodes": "/usr/sbin/slurmd",
         "first_job_id": "/usr/lib/slurm/libslurmfull.so",
         "health_endpoints": "/usr/sbin/slurmctld",
         "mysql": "/usr/lib/slurm/accounting_storage_mysql.so",
