@@ -323,7 +323,7 @@ class Slurm:
 
         Example:
             >>> slurm.sacct("--allocations", "--format=JobID,State")  # doctest: +SKIP
-            [{'JobID': '1...', 'State': '...'}...]
+            [{'JobID': '...', 'State': '...'}...]
         """
         text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
         return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))

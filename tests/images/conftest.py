@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import re
@@ -154,11 +155,13 @@ def docker_client() -> docker.DockerClient:
 @pytest.fixture(scope="session")
 def image_of(docker_client: docker.DockerClient) -> Callable[[str, Release], Image]:
     """An image by target and release; slurm-dev, which few build, is built: all it needs is in the build's cache."""
+    # Also where there is one: it may be of older files.
+    build_dev = functools.cache(lambda release: build(["slurm-dev"], [release]))
 
     def find(target: str, release: Release) -> Image:
         image = Image(target, release, docker_client)
-        if target == "slurm-dev" and not exists(docker_client, image.name):
-            build([target], [release])
+        if target == "slurm-dev":
+            build_dev(release)
         assert exists(docker_client, image.name), f"there is no {image.name}: invoke build --all-releases"
         return image
 

@@ -39,6 +39,8 @@ ARCHITECTURE = re.compile(
 def ability_file(ability: str) -> str:
     """Where an ability of releases.yaml shows in the install tree."""
     return {
+        # Before it became a plugin of its own (cgroup_plugins), cgroup v1 was part of those that use it.
+        "cgroup_v1": "/usr/lib/slurm/proctrack_cgroup.so",
         "cgroup_plugins": "/usr/lib/slurm/cgroup_*.so",
         "dynamic_node_ports": "/usr/sbin/slurmd",
         "dynamic_nodes": "/usr/sbin/slurmd",
