@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,11 +59,9 @@ def limited(start_limited: Callable[..., Slurm]) -> Slurm:
 
 
 def host_groups(name: str) -> list[str]:
-    """Groups of this host's tree whose name has a word in it; groups come and go while we look."""
-    found = []
-    with contextlib.suppress(FileNotFoundError):
-        found = [str(path) for path in HOST_TREE.rglob(f"*{name}*") if path.is_dir()]
-    return found
+    """Groups of this host's tree whose name has a word in it."""
+    # os.walk passes over a group that vanishes meanwhile; Path.rglob would end there, and miss all others.
+    return [f"{path}/{group}" for path, groups, _ in os.walk(HOST_TREE) for group in groups if name in group]
 
 
 @dataclass(frozen=True)
