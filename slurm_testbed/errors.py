@@ -76,6 +76,19 @@ class KeyFileError(SlurmTestbedError):
     """A munge or JWT key that a daemon would refuse."""
 
 
+class HubError(SlurmTestbedError):
+    """JupyterHub refused a request, in its own words.
+
+    Args:
+        status: the HTTP status; 0 where nothing answered.
+        message: what it says.
+    """
+
+    def __init__(self, status: int, message: str, *, hint: str = "") -> None:
+        self.status = status
+        super().__init__(message, hint=hint)
+
+
 class NotReadyError(SlurmTestbedError):
     """A condition did not come true before its deadline.
 

@@ -84,11 +84,12 @@ def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]
     Args:
         slurm: the cluster.
         workdir: the folder in which, or below which, the commands are called. If the cluster was started with it
-            in `share`, both see the same files; else it is copied in before each command and back after it.
+            in `share`, both see the same files; else it is copied in before each command and back after it, which
+            only the one host of a `SlurmContainer` can do.
         more: further folders, all of them shared.
 
     Raises:
-        UsageError: the folder is missing, or too large to be copied.
+        UsageError: the folder is missing, or it has to be shared: too large to be copied, or for several hosts.
     """
     roots = [folder.resolve() for folder in (workdir, *more)]
     root = roots[0]
@@ -98,6 +99,11 @@ def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]
     shared = all(_is_shared(slurm, folder) for folder in roots)
     if not shared and more:
         raise UsageError("of several folders the cluster must share all", hint="start it with share=[...]")
+    if not shared and len(slurm.substrate.hosts()) > 1:
+        raise UsageError(
+            f"{root} is not shared with this cluster, whose jobs run on other hosts than its commands",
+            hint=f'start it with share=["{root}"]',
+        )
     if not shared:
         _check_size(root)
     _ensure_user(slurm)

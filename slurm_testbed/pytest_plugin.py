@@ -124,15 +124,21 @@ def slurm_on(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def slurm_start(slurm_release: Release, slurm_on: str) -> Callable[..., SlurmContainer | SlurmCluster]:
+def slurm_start(
+    slurm_release: Release, slurm_on: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., SlurmContainer | SlurmCluster]:
     """Make a cluster of this run's release, on what carries this run's clusters.
+
+    Several hosts share pytest's temporary folders unless `share` is given, so that a test may call `on_path(tmp_path)`:
+    to one host, a folder is copied.
 
     Example:
         def test_two_nodes(slurm_start):
             with slurm_start(nodes=2, memory=4000) as slurm:
                 assert slurm.srun("hostname", nodes=2)
     """
-    return functools.partial(SUBSTRATES[slurm_on], slurm_release.version)
+    share = [] if slurm_on == "single" else [tmp_path_factory.getbasetemp()]
+    return functools.partial(SUBSTRATES[slurm_on], slurm_release.version, share=share)
 
 
 @pytest.fixture(scope="session")
@@ -155,8 +161,8 @@ def slurm_cluster(
     on_path = pytestconfig.getoption("slurm_on_path")
     shared = [pytestconfig.rootpath, tmp_path_factory.getbasetemp()] if on_path else []
     with contextlib.ExitStack() as stack:
-        share = [*shared, *(this_python() if on_path else [])]
-        cluster = stack.enter_context(slurm_start(keys=slurm_keys, share=share))
+        share = {"share": [*shared, *this_python()]} if on_path else {}
+        cluster = stack.enter_context(slurm_start(keys=slurm_keys, **share))
         if shared:
             stack.enter_context(commands_on_path(cluster, *shared))
         yield cluster

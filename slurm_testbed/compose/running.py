@@ -26,7 +26,7 @@ def running(client: docker.DockerClient, *, owner: str) -> list[Slurm]:
     labels = [engine.LABEL_CLUSTER, f"{engine.LABEL_OWNER}={owner}"]
     clusters: list[Slurm] = []
     projects = set()
-    for found in client.containers.list(filters={"label": labels}):
+    for found in client.containers.list(ignore_removed=True, filters={"label": labels}):
         project = found.labels.get(PROJECT)
         if project is None:
             clusters.append(Slurm(ContainerSubstrate(found)))

@@ -40,6 +40,9 @@ _LISTENS = {
     "slurmctld": "listening 6817",
     "slurmdbd": "listening 6819",
     "slurmrestd": f"listening {REST_PORT}",
+    "jupyterhub": "listening 8081",
+    "configurable-http-proxy": "listening 8000",
+    "jupyter-lab": "listening 8888",
 }
 #: Everybody may remove a file there whose random name they know; nobody may list it.
 _STDIN = "/run/slurm-testbed/stdin"
@@ -200,6 +203,8 @@ class ContainerSubstrate:
         self.container.reload()
         if action == "cut":
             self._networks = list(self.container.attrs["NetworkSettings"]["Networks"])
+            if not self._networks:
+                raise UsageError(f"{host} has no network of its own", hint="cut the host whose network it uses")
             for network in self._networks:
                 client.networks.get(network).disconnect(self.container, force=True)
         else:

@@ -123,6 +123,11 @@ def test_two_clusters_do_not_meet(hosts: SlurmCluster, slurm_release: Release) -
         assert found.returncode != 0, "a host of another cluster is in the name service"
 
 
+def test_several_hosts_must_share_the_folder_of_on_path(hosts: SlurmCluster, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{tmp_path} is not shared with this cluster"), hosts.on_path(tmp_path):
+        pass
+
+
 def test_two_keys_for_one_cluster_are_one_clear_sentence(hosts: SlurmCluster) -> None:
     assert isinstance(hosts.substrate, ComposeSubstrate)
     assert hosts.keys is not None
@@ -147,11 +152,19 @@ def test_two_keys_for_one_cluster_are_one_clear_sentence(hosts: SlurmCluster) ->
         ({"nodes": 0}, UsageError, "a cluster has at least one node, not 0"),
         ({"release": "1.2"}, UnknownReleaseError, "1.2"),
         ({"shared_nfs": "nowhere"}, UsageError, "nowhere names no NFS export"),
+        ({"stack": "hubb"}, UsageError, "there is no stack hubb"),
     ],
 )
 def test_wrong_argument_is_one_sentence(options: dict[str, object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         SlurmCluster(**options)  # type: ignore[arg-type]
+
+
+def test_cluster_without_a_hub_says_how_to_get_one(hosts: SlurmCluster) -> None:
+    with pytest.raises(UsageError, match="this cluster has no hub") as error:
+        _ = hosts.hub
+
+    assert 'SlurmCluster(stack="hub")' in error.value.hint
 
 
 def test_host_that_does_not_exist_is_named_with_those_that_do(hosts: SlurmCluster) -> None:
@@ -168,7 +181,7 @@ def test_failed_start_says_why_and_leaves_nothing(slurm_release: Release, client
         cluster.start()
 
     left = {"label": f"{PROJECT}={cluster.name}"}
-    assert not client.containers.list(all=True, filters=left)
+    assert not client.containers.list(all=True, ignore_removed=True, filters=left)
     assert not client.networks.list(filters=left)
     assert not client.volumes.list(filters=left)
 
@@ -179,7 +192,7 @@ def test_nothing_is_left_of_a_stopped_cluster(slurm_release: Release, client: do
         assert client.containers.list(filters=left), "our label is missing"
         folder = cluster.ssh_config().parent
 
-    assert not client.containers.list(all=True, filters=left)
+    assert not client.containers.list(all=True, ignore_removed=True, filters=left)
     assert not client.networks.list(filters=left)
     assert not client.volumes.list(filters=left)
     assert not folder.exists(), "the key of ssh is left"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from slurm_testbed import SlurmContainer
 from slurm_testbed.errors import NotReadyError, UsageError
 from slurm_testbed.releases import Release
 from slurm_testbed.slurm import Slurm
@@ -70,10 +71,20 @@ def test_job_finishes_on_a_node_that_is_about_to_leave(room: Slurm) -> None:
     assert job.record().state == "COMPLETED"
 
 
-def test_more_nodes_than_the_controller_takes_are_refused(room: Slurm) -> None:
+def test_more_nodes_than_the_controller_takes_are_refused(room: Slurm, slurm_release: Release) -> None:
     # SLURM_MAX_NODES, by default 32 more than there are.
     config = room.run(["scontrol", "show", "config"]).stdout
     assert re.search(r"^MaxNodeCount\s*= 34$", config, re.MULTILINE), config
+    if room.substrate.facts().kind != "single":
+        return
+
+    with SlurmContainer(slurm_release.version, accounting=False, env={"SLURM_MAX_NODES": "2"}) as slurm:
+        slurm.add_node("d1")
+        with pytest.raises(NotReadyError, match="the dynamic node d2 to join"):
+            slurm.add_node("d2", deadline=3)
+
+        assert sorted(slurm.nodes()) == ["d1", "n1"]
+        assert slurm.srun("printenv", "SLURMD_NODENAME", nodelist="d1") == "d1\n"
 
 
 def test_name_that_is_taken_is_refused(room: Slurm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,18 @@ from slurm_testbed.releases import Release
 @pytest.fixture(scope="session")
 def client() -> docker.DockerClient:
     return engine.connect()
+
+
+def test_scheduler_has_read_its_parameters_before_the_first_job(slurm_release: Release) -> None:
+    if slurm_release.packages:
+        pytest.skip(f"not checkable here because {slurm_release} comes from packages: scheduler-pass is compiled")
+    with SlurmContainer(slurm_release.version, accounting=False) as slurm:
+        slurm.sbatch(wrap="true").wait()
+        log = slurm.substrate.logs(slurm.controller, "slurmctld")
+
+    started = re.search(r"(Allocate|Started) JobId=1 ", log)
+    assert started, log
+    assert "SchedulerParameters=" in log[: started.start()], log
 
 
 @pytest.mark.row("U-02.2", "U-02.3")
@@ -55,7 +68,7 @@ def test_nothing_is_left_after_the_with_block(slurm_release: Release, client: do
     with SlurmContainer(slurm_release.version, accounting=False) as slurm:
         name = slurm.name
 
-    assert client.containers.list(all=True, filters={"name": name}) == []
+    assert client.containers.list(all=True, ignore_removed=True, filters={"name": name}) == []
     assert client.networks.list(names=[name]) == []
 
 
@@ -95,7 +108,7 @@ def test_ctrl_c_leaves_nothing(slurm_release: Release, client: docker.DockerClie
     name = done.stdout.strip()
     assert name, done.stderr
     assert "KeyboardInterrupt" in done.stderr
-    assert client.containers.list(all=True, filters={"name": name}) == []
+    assert client.containers.list(all=True, ignore_removed=True, filters={"name": name}) == []
     assert client.networks.list(names=[name]) == []
 
 
@@ -115,7 +128,7 @@ def test_ctrl_c_before_the_engines_answer_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         slurm.start()
 
-    assert client.containers.list(all=True, filters={"name": slurm.name}) == []
+    assert client.containers.list(all=True, ignore_removed=True, filters={"name": slurm.name}) == []
     assert client.networks.list(names=[slurm.name]) == []
 
 
@@ -137,7 +150,7 @@ def test_killed_process_leaves_what_the_next_sweep_removes(
     engine.sweep(client)
 
     assert name, done.stderr
-    assert client.containers.list(all=True, filters={"name": name}) == []
+    assert client.containers.list(all=True, ignore_removed=True, filters={"name": name}) == []
     assert client.networks.list(names=[name]) == []
 
 

@@ -12,9 +12,9 @@ exec 3<> "/dev/tcp/$(hostname)/$0" && printf 'GET %s HTTP/1.0\\r\\n\\r\\n' "$1" 
 
 
 @pytest.mark.requires("health_endpoints")
-@pytest.mark.parametrize("port", [6817, 6818], ids=["slurmctld", "slurmd"])
+@pytest.mark.parametrize(("daemon", "port"), [("slurmctld", 6817), ("slurmd", 6818)], ids=["slurmctld", "slurmd"])
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
-def test_daemon_says_that_it_is_well(slurm: Slurm, port: int, path: str) -> None:
-    answer = slurm.run(["bash", "-c", ASK, str(port), path]).stdout
+def test_daemon_says_that_it_is_well(slurm: Slurm, daemon: str, port: int, path: str) -> None:
+    answer = slurm.run(["bash", "-c", ASK, str(port), path], host=slurm.host_of(daemon)).stdout
 
     assert answer.split()[1] == "204", answer

@@ -56,7 +56,7 @@ def test_two_suites_at_once_do_not_meet(suite: Path, slurm_release: Release) -> 
     assert [process.returncode for process in both] == [0, 0], "\n".join(outputs)
     names = {line.partition("cluster ")[2] for out in outputs for line in out.splitlines() if "cluster " in line}
     assert len(names) == 2, names
-    left = {container.name for container in engine.connect().containers.list(all=True)}
+    left = {container.name for container in engine.connect().containers.list(all=True, ignore_removed=True)}
     assert not names & left
 
 

@@ -329,7 +329,7 @@ def test_negative_number_of_cells_at_once_is_refused() -> None:
 
 def test_cell_that_took_longest_the_last_time_starts_first(tmp_path: Path) -> None:
     quick = "import time\ndef test_a(): time.sleep(%s)"
-    root = make(tmp_path, {"a": quick % 0, "b": quick % 1.5, "c": quick % 0.7})
+    root = make(tmp_path, {"a": quick % 0, "b": quick % 4, "c": quick % 2})
     run(root, jobs=3)
 
     again = run(root, jobs=1)

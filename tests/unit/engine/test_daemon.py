@@ -75,9 +75,9 @@ def test_ensure_after_an_unclean_end_removes_the_stale_pid_files(bench: Bench) -
 
 def test_start_never_puts_a_second_dockerd_beside_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one that does not answer is waited for, not doubled."""
-    monkeypatch.setattr(daemon, "START_SECONDS", 0.5)
     bench.add_dockerd()
     engine.ensure(machine=bench.machine).close()
+    monkeypatch.setattr(daemon, "START_SECONDS", 0.5)
     pid = bench.pid()
     (bench.machine.root / "var/run/docker.sock").unlink()
 

@@ -2,6 +2,8 @@
 # Common to the start-up scripts: the line format of the start, failing, waiting with a deadline.
 run=/run/slurm-testbed
 share=/usr/share/slurm-testbed
+# A host that joins waits longer: its head node may only be on its way.
+export SLURM_TESTBED_JOIN_DEADLINE=${SLURM_TESTBED_JOIN_DEADLINE:-${SLURM_TESTBED_DEADLINE:-300}}
 export SLURM_TESTBED_DEADLINE=${SLURM_TESTBED_DEADLINE:-60}
 # shellcheck source=/dev/null
 . $share/release.env
@@ -30,7 +32,10 @@ fail() { # MESSAGE HINT
 tree=/shared/slurm-config
 on_tree() { mounted /shared; }
 
-mounted() { grep -qs "^[^ ]* [^ ]* [^ ]* [^ ]* $1 " /proc/self/mountinfo; } # PATH
+mounted() { # PATH: is it a mount point of its own? The fifth field of proc(5)'s mountinfo.
+  local table; read -r -d '' table < /proc/self/mountinfo || [ -n "$table" ]
+  [[ $'\n'$table =~ $'\n'[^\ ]+\ [^\ ]+\ [^\ ]+\ [^\ ]+\ "$1"\  ]]
+}
 
 listening() { # PORT: does anything on this host listen there? Asked of the kernel, so that no daemon sees a stray connection.
   local table file hex; printf -v hex %04X "$1"
@@ -41,17 +46,22 @@ listening() { # PORT: does anything on this host listen there? Asked of the kern
   return 1
 }
 
+await_tree() { # FILE VERB: what the head node puts onto the shared tree
+  local file=$tree/$1
+  SLURM_TESTBED_DEADLINE=$SLURM_TESTBED_JOIN_DEADLINE await "$file, which the head node $2" "is a container with the role slurmctld on the same shared tree? see its log." test -e "$file"
+}
+
 reachable() { # HOST PORT
   if [ "$1" = "$HOSTNAME" ]; then listening "$2"; else (exec 3<> "/dev/tcp/$1/$2") 2> /dev/null; fi
 }
 
-await() { # WHAT HINT COMMAND...: poll until the command succeeds, fail after SLURM_TESTBED_DEADLINE seconds
-  local what=$1 hint=$2 end=$((SECONDS + SLURM_TESTBED_DEADLINE)) nap; shift 2
+await() { # WHAT HINT COMMAND...: poll until the command succeeds, each $pause s, fail after SLURM_TESTBED_DEADLINE seconds
+  local what=$1 hint=$2 end=$((SECONDS + SLURM_TESTBED_DEADLINE)) last nap; shift 2
   # Reading from a pipe into which nobody writes is a pause without a process: two cores start six daemons here.
   exec {nap}<> <(:)
   until "$@"; do
-    [ $SECONDS -lt $end ] || fail "waited $SLURM_TESTBED_DEADLINE s for $what; last: $(cat $run/not-ready 2> /dev/null)." "$hint"
-    ! read -r -t 0.01 -u $nap # its failure is no error: callers may have set -e
+    [ $SECONDS -lt $end ] || { last=$(cat $run/not-ready 2> /dev/null || :); fail "waited $SLURM_TESTBED_DEADLINE s for $what${last:+; last: $last}." "$hint"; }
+    ! read -r -t "${pause-0.01}" -u $nap # its failure is no error: callers may have set -e
   done
   exec {nap}>&-
 }
