@@ -56,8 +56,11 @@ function "release_labels" {
 variable "BASE_LICENSES" { default = "Apache-2.0 AND GPL-3.0-or-later AND LGPL-3.0-or-later AND LGPL-2.1-or-later AND ISC" }
 variable "SLURM_LICENSES" { default = "${BASE_LICENSES} AND GPL-2.0-or-later" }
 
-group "default" { targets = ["slurm-client", "slurm-single-node"] }
-group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"] }
+# The environment of JupyterLab and JupyterHub with Node.js, and what they bring along.
+variable "JUPYTER_LICENSES" { default = "${SLURM_LICENSES} AND BSD-3-Clause AND BSD-2-Clause AND MIT AND MPL-2.0 AND PSF-2.0 AND HPND" }
+
+group "default" { targets = ["slurm-client", "slurm-single-node", "slurm-jupyter"] }
+group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub"] }
 
 target "_slurm" {
   context = "slurm"
@@ -105,4 +108,35 @@ target "slurm-dev" {
   target   = "slurm-dev"
   tags     = tags("slurm-dev")
   labels = merge(release_labels(), labels("slurm-dev", "Slurm with headers, libslurm and compilers, to build SPANK plugins and PySlurm", SLURM_LICENSES))
+}
+
+# What the images of the Jupyter family share of those above.
+target "_jupyter" {
+  context = "jupyter"
+  contexts = {
+    base       = "target:base"
+    slurm-tree = "target:slurm-tree"
+    slurm      = "slurm"
+  }
+}
+
+target "slurm-jupyter" {
+  inherits = ["_jupyter"]
+  target   = "slurm-jupyter"
+  tags     = tags("slurm-jupyter")
+  labels = merge(release_labels(), labels("slurm-jupyter", "JupyterLab with jupyterlab-slurm on a client of a cluster, or on one of its nodes", JUPYTER_LICENSES))
+}
+
+target "slurm-jupyter-notebook" {
+  inherits = ["_jupyter"]
+  target   = "slurm-jupyter-notebook"
+  tags     = tags("slurm-jupyter-notebook")
+  labels = merge(release_labels(), labels("slurm-jupyter-notebook", "The server of one user for KubeSpawner, a client of a cluster without root", JUPYTER_LICENSES))
+}
+
+target "jupyterhub" {
+  inherits = ["_jupyter"]
+  target   = "jupyterhub"
+  tags     = tags("jupyterhub")
+  labels = merge(release_labels(), labels("jupyterhub", "JupyterHub with batchspawner, jupyterhub-moss and configurable-http-proxy, whose servers are jobs", JUPYTER_LICENSES))
 }

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +40,7 @@ class Source:
         sha256: the digest of the tarball; None where nobody has checked one, and then it is never used.
         gap: why it could not be had when somebody last looked; empty where it could.
         lacks: of packages: what they were built without.
+        no_images: of packages: the images that their suite cannot carry, each with the reason.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Source:
     sha256: str | None = None
     gap: str = ""
     lacks: frozenset[str] = frozenset()
+    no_images: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def usable(self) -> bool:
@@ -328,7 +330,8 @@ class _Reader:
         keys["packages"] = {"suite", "packages", "lacks"}
         if kind not in keys:
             self._fail(f"{key}.kind: is {kind!r}, not one of {', '.join(keys)}")
-        source = self._mapping(source, {"kind", *keys[kind]}, set() if kind == "packages" else {"gap"}, key)
+        optional = {"no_images"} if kind == "packages" else {"gap"}
+        source = self._mapping(source, {"kind", *keys[kind]}, optional, key)
         if kind == "packages":
             return self._packages(source, key)
         sha256 = None if source["sha256"] is None else self._digest(source["sha256"], f"{key}.sha256")
@@ -343,7 +346,13 @@ class _Reader:
         suite = self._word(source["suite"], f"{key}.suite")
         names = self._texts(source, "packages", re.compile(r"[a-z0-9][a-z0-9+.-]+"), "the name of a package", f"{key}.")
         lacks = self._texts(source, "lacks", _ABILITY, "a name", f"{key}.")
-        return Source("packages", suite, ",".join(names), lacks=frozenset(lacks))
+        refused = source.get("no_images", {})
+        no_images = self._mapping(
+            refused, set(), set(refused) if isinstance(refused, dict) else set(), f"{key}.no_images"
+        )
+        for name, reason in no_images.items():
+            self._text(reason, f"{key}.no_images.{name}", re.compile(r".+"), "a reason")
+        return Source("packages", suite, ",".join(names), lacks=frozenset(lacks), no_images=no_images)
 
     def _patches(self, patches: object) -> Patches:
         patches = self._mapping(patches, {"suite", "package", "match", "sha256"}, set(), "patches")

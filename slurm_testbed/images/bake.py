@@ -51,5 +51,7 @@ def targets(
         if "buildx" in text and "ERROR" not in text:
             raise EngineError(f"docker has no buildx: {text.splitlines()[0]}", hint="install docker-buildx")
         raise BuildError(f"the bake file cannot be read: {text.splitlines()[-1]}")
-    found: dict[str, dict[str, list[str]]] = json.loads(out)["target"]
-    return {name: found[name].get("tags", []) for name in sorted(found)}
+    graph = json.loads(out)
+    found: dict[str, dict[str, list[str]]] = graph["target"]
+    # Bake also names the targets that those of the group stand on.
+    return {name: found[name].get("tags", []) for name in sorted(graph["group"][group]["targets"])}

@@ -164,13 +164,26 @@ class _Bake:
             self.say(f"warning: SchedMD's support for Slurm {release.minor} ended on {release.support_end}")
         start = time.monotonic()
         packages = None if self.given or not self.compiles else self._packages_in_place_of_source(release)
-        self._bake(self.names, release, packages, self.run)
+        names = self._names_on(packages, release)
+        self._bake(names, release, packages, self.run)
         seconds = time.monotonic() - start
         return [
             BuiltImage(tags[0], tuple(tags), sizes(self.client, tags[:1])[tags[0]].uncompressed, seconds)
             for name, tags in targets(release=release, folder=self.folder).items()
-            if name in self.names
+            if name in names
         ]
+
+    def _names_on(self, packages: Source | None, release: Release) -> list[str]:
+        """The images that can stand on the release's packages, or on its source; says which cannot."""
+        gaps = {name: packages.no_images[name] for name in self.names if packages and name in packages.no_images}
+        texts = [f"no {name} of Slurm {release} on {packages}: {why}" for name, why in gaps.items()]
+        if len(gaps) == len(self.names):
+            raise NoSourceError(
+                "\n".join(texts), hint="take another release, or give its source: invoke build --source"
+            )
+        for text in texts:
+            self.say(f"gap: {text}")
+        return [name for name in self.names if name not in gaps]
 
     def _packages_in_place_of_source(self, release: Release) -> Source | None:
         """The release's packages if it has some and none of its sources can be had now; else None."""

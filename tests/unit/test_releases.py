@@ -197,6 +197,9 @@ def test_right_entry_is_read(tmp_path: Path, entry: dict[str, Any]) -> None:
     assert (found.support_end, found.rest, found.patches) == (date(2026, 5, 31), ("v0.0.42",), None)
 
 
+PACKAGES = {"kind": "packages", "suite": "sid", "packages": ["slurmd"], "lacks": []}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -214,6 +217,14 @@ def test_right_entry_is_read(tmp_path: Path, entry: dict[str, Any]) -> None:
         (
             {"sources": [{"kind": "packages", "suite": "sid", "packages": ["slurmd"], "lacks": [], "gap": "x"}]},
             r"sources\[0\]: unknown key gap",
+        ),
+        (
+            {"sources": [PACKAGES | {"no_images": 3}]},
+            r"sources\[0\]\.no_images: is 3, not a mapping",
+        ),
+        (
+            {"sources": [PACKAGES | {"no_images": {"slurm-jupyter": None}}]},
+            r"sources\[0\]\.no_images\.slurm-jupyter: is None, not a reason",
         ),
         (
             {"sources": [{"kind": "schedmd", "url": "https://x", "sha256": None, "gap": 404}]},

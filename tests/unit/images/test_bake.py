@@ -38,7 +38,8 @@ def test_bake_tags_every_image_as_image_name_says(release: str, monkeypatch: pyt
 
     tagged = {name: target["tags"] for name, target in bake("all", VERSION=release).items()}
 
-    assert set(tagged) == {"base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"}
+    slurm = {"base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"}
+    assert set(tagged) == slurm | {"slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub"}
     for name, tags in tagged.items():
         minor = [] if name == "base" else [images.image_name(name, release.rpartition(".")[0])]
         assert tags == [images.image_name(name, release), *minor], name
@@ -69,7 +70,10 @@ def test_packages_stand_on_a_base_of_their_suite_and_are_labelled_so() -> None:
 def test_bake_without_arguments_builds_what_invoke_build_does() -> None:
     graph = bake()
 
-    assert sorted(graph) == list(images.targets(group="default")) == ["slurm-client", "slurm-single-node"]
+    names = ["slurm-client", "slurm-jupyter", "slurm-single-node"]
+    assert list(images.targets(group="default")) == names
+    # What those stand on is in the graph too.
+    assert sorted(graph) == sorted([*names, "base", "slurm-tree"])
     assert graph["slurm-client"]["args"]["VERSION"] == Releases.load().find().version
 
 

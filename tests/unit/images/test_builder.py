@@ -5,27 +5,30 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from slurm_testbed import images
-from slurm_testbed.errors import UsageError
+from slurm_testbed.errors import NoSourceError, UsageError
 from slurm_testbed.images.builder import revision_of
 from slurm_testbed.releases import Release, Releases, Source
 from tests.unit.images.conftest import RELEASE, FakeImage, FakeRun, build
 from tests.unit.images.test_explanation import NO_SOURCE, plain
 
 
-def test_build_without_arguments_makes_client_and_single_node_of_the_default(run: FakeRun, said: list[str]) -> None:
+def test_build_without_arguments_makes_client_jupyter_and_single_node_of_the_default(
+    run: FakeRun, said: list[str]
+) -> None:
     default, why = Releases.load().default()
 
     built = build(run, said)
 
     assert [(image.name, image.size) for image in built] == [
         (f"slurm-testbed/slurm-client:{default}", 5),
+        (f"slurm-testbed/slurm-jupyter:{default}", 5),
         (f"slurm-testbed/slurm-single-node:{default}", 5),
     ]
     assert said[0] == why
@@ -82,6 +85,27 @@ def test_packages_are_left_where_a_source_can_be_had(run: FakeRun, said: list[st
     assert not [text for text in said if "packages" in text]
 
 
+NO_JUPYTER = replace(PACKAGED, sources=(replace(PACKAGES, no_images={"slurm-jupyter": "its Python is old"}),))
+
+
+def test_image_that_a_suite_cannot_carry_is_a_named_gap(run: FakeRun, said: list[str]) -> None:
+    run.client.known["debian:sid-slim"] = FakeImage()
+
+    built = images.build(["slurm-jupyter", "slurm-client"], [NO_JUPYTER], say=said.append, run=WithoutSource(run))
+
+    assert [image.name for image in built] == ["slurm-testbed/slurm-client:24.11.5"]
+    assert run.calls[-1][0][-1] == "slurm-client"
+    assert "gap: no slurm-jupyter of Slurm 24.11.5 on Debian's packages in sid: its Python is old" in said
+
+
+def test_release_of_which_no_image_can_be_carried_is_skipped_with_the_reason(run: FakeRun, said: list[str]) -> None:
+    fails = WithoutSource(run)
+    with pytest.raises(NoSourceError, match="no slurm-jupyter of Slurm 24.11.5 .*: its Python is old"):
+        images.build(["slurm-jupyter"], [NO_JUPYTER], say=said.append, run=fails)
+
+    assert images.build(["slurm-jupyter"], [NO_JUPYTER], skip_unavailable=True, say=said.append, run=fails) == []
+
+
 def test_base_of_ones_own_is_refused_for_packages(run: FakeRun, said: list[str]) -> None:
     with pytest.raises(UsageError, match="packages of Debian sid do not go onto the base mine:1") as error:
         images.build(["slurm-client"], [PACKAGED], base="mine:1", say=said.append, run=WithoutSource(run))
@@ -90,7 +114,7 @@ def test_base_of_ones_own_is_refused_for_packages(run: FakeRun, said: list[str])
 
 
 def test_unknown_image_names_the_known(run: FakeRun, said: list[str]) -> None:
-    known = "base, slurm-client, slurm-dev, slurm-single-node, slurm-tree"
+    known = "base, jupyterhub, slurm-client, slurm-dev, slurm-jupyter, slurm-jupyter-notebook, slurm-single-node, .*"
     with pytest.raises(UsageError, match=f"no image slurm-cleint: there are {known}"):
         build(run, said, ["slurm-cleint"])
 

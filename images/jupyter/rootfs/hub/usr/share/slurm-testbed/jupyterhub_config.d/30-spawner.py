@@ -1,0 +1,31 @@
+"""Servers are jobs: batchspawner's SlurmSpawner with a batch script."""
+
+import os
+from pathlib import Path
+
+import batchspawner  # noqa: F401  # gives the hub the address to which a started server tells its port
+
+c = get_config()  # noqa: F821  # traitlets' own, in configuration files
+
+c.JupyterHub.spawner_class = "batchspawner.SlurmSpawner"
+
+c.SlurmSpawner.batch_script = """#!/bin/bash
+#SBATCH --job-name=jupyterhub-{username}
+#SBATCH --partition=debug
+#SBATCH --nodes=1
+#SBATCH --cpus-per-task=2
+#SBATCH --mem=4G
+#SBATCH --time=04:00:00
+
+{cmd}
+"""
+
+_logs = Path("/shared/jupyterhub-logs")
+_output = f" --output={_logs}/{{username}}-%j.out --error={_logs}/{{username}}-%j.err" if _logs.is_dir() else ""
+c.SlurmSpawner.batch_submit_cmd = f"sbatch --parsable --chdir={{homedir}}{_output}"
+c.Spawner.default_url = "/lab"
+# A hub without slurm.conf (configless): sbatch runs with the server's variables alone.
+if "SLURM_CONF_SERVER" in os.environ:
+    c.Spawner.environment = {"SLURM_CONF_SERVER": os.environ["SLURM_CONF_SERVER"]}
+# A job starts within a second: ask twice in the time of batchspawner's default.
+c.BatchSpawnerBase.startup_poll_interval = 0.25

@@ -1,0 +1,35 @@
+"""What SlurmCluster tells docker compose; no engine is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from slurm_testbed import SlurmCluster
+from slurm_testbed.errors import UsageError
+
+
+def test_repository_of_the_caller_reaches_compose() -> None:
+    assert SlurmCluster("24.11", repository="me").project.settings["REPOSITORY"] == "me"
+
+
+def test_repository_is_left_to_the_environment_where_none_is_given() -> None:
+    assert "REPOSITORY" not in SlurmCluster("24.11").project.settings
+
+
+def test_nfs_export_brings_its_file_and_its_parts() -> None:
+    project = SlurmCluster("24.11", shared_nfs="server:/export/slurm").project
+
+    assert "nfs.yaml" in [path.name for path in project.files]
+    assert (project.settings["NFS_SERVER"], project.settings["NFS_PATH"]) == ("server", "/export/slurm")
+
+
+@pytest.mark.parametrize("stack", ["cluster", "hub"])
+def test_stack_is_a_file_of_its_name(stack: str) -> None:
+    assert SlurmCluster("24.11", stack=stack).project.files[0].name == f"{stack}.yaml"
+
+
+def test_unknown_stack_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError, match="there is no stack nonsense") as caught:
+        SlurmCluster("24.11", stack="nonsense")
+
+    assert "cluster, hub" in str(caught.value)
