@@ -126,7 +126,7 @@ def build(
     base: str = "",
 ) -> None:
     """
-    Build the images from source: by default slurm-client and slurm-single-node of the default release.
+    Build the images from source: by default slurm-client, slurm-single-node and slurm-jupyter of the default release.
 
     Example: invoke build --image slurm-single-node --release 22.05 --release 24.11
     """
@@ -427,6 +427,49 @@ def up_cluster(_: Context, release: str = "", nodes: int = 2, cgroups: bool = Fa
         raise
 
 
+@task(
+    help={
+        "release": "which release, e.g. 26.05; the default one if not given",
+        "nodes": "how many compute nodes, each a container",
+        "cgroups": "hold servers and jobs in cgroups: memory, cores and devices are enforced",
+        "nfs": "an NFS export, server:/path, for the shared tree instead of a volume",
+    }
+)
+def up_hub(_: Context, release: str = "", nodes: int = 2, cgroups: bool = False, nfs: str = "") -> None:
+    """
+    Start a cluster with JupyterHub, whose servers are jobs, and with a standalone JupyterLab: compose/hub.yaml.
+
+    Says where the page is and who may log in; it stays until `invoke down`.
+
+    Example: invoke up.hub --release 24.11
+    """
+    client = engines.ensure()
+    engines.sweep(client)
+    cluster = SlurmCluster(
+        release or None, stack="hub", nodes=nodes, cgroups=cgroups, shared_nfs=nfs, owner=engines.UP_OWNER
+    )
+    started = time.monotonic()
+    cluster.start()
+    try:
+        hub = cluster.hub
+        table = Table("user", "password", box=None, pad_edge=False)
+        for user, password in hub.passwords().items():
+            table.add_row(user, password)
+        print(f"Slurm {cluster.release} with JupyterHub is ready after {time.monotonic() - started:.1f} s\n")
+        print(f"JupyterHub: {hub.url}")
+        Console().print(table)
+        print(
+            f"\nJupyterLab without the hub: {cluster.jupyter_url()}\n\n"
+            "Try next:\n"
+            "  ./inv shell --host hub --user root      on one of its hosts: hub, proxy, jupyter, n1, client …\n"
+            "  ./inv logs --host hub --daemon jupyterhub\n"
+            "  ./inv down                              remove it"
+        )
+    except BaseException:
+        cluster.stop()
+        raise
+
+
 def _show(cluster: SlurmContainer | SlurmCluster, nodes: int, seconds: float) -> None:
     version = cluster.run(["sinfo", "--version"]).stdout.strip()
     print(f"{version} is ready after {seconds:.1f} s as {cluster.name}\n")
@@ -550,7 +593,7 @@ def keys(_: Context) -> None:
     Example: invoke keys
     """
     client = engines.connect()
-    found = client.containers.list(filters={"label": engines.LABEL_CLUSTER})
+    found = client.containers.list(ignore_removed=True, filters={"label": engines.LABEL_CLUSTER})
     hosts = [(ContainerSubstrate(one), str(one.name)) for one in found]
     for host, fingerprint in munge_keys(hosts).items():
         print(f"{host}: munge key {fingerprint}")
@@ -627,10 +670,11 @@ def clean(_: Context, images: bool = False) -> None:
     print("\n".join(f"removed {what}" for what in removed) or "nothing of ours is there")
 
 
-# `invoke up` and `invoke up.cluster`: a collection with a task of its own.
+# `invoke up`, `invoke up.cluster` and `invoke up.hub`: a collection with a task of its own.
 _up = Collection("up")
 _up.add_task(up, name="single", default=True)
 _up.add_task(up_cluster, name="cluster")
+_up.add_task(up_hub, name="hub")
 ns = Collection(
     *(
         engine,

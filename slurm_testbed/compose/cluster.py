@@ -1,14 +1,18 @@
-"""A cluster of several hosts, one container each, from compose/cluster.yaml."""
+"""A cluster of several hosts, one container each, from compose/cluster.yaml or a file that includes it."""
 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,12 +21,13 @@ import docker
 import docker.errors
 import yaml
 
-from slurm_testbed import data, engine
+from slurm_testbed import data, engine, vm
+from slurm_testbed.compose.hub import Hub
 from slurm_testbed.compose.project import Project
 from slurm_testbed.compose.substrate import ComposeSubstrate
 from slurm_testbed.container.life import check_image, is_remote
 from slurm_testbed.container.substrate import ContainerSubstrate
-from slurm_testbed.errors import EngineError, NotReadyError, UsageError
+from slurm_testbed.errors import EngineError, NotReadyError, UsageError, tail
 from slurm_testbed.images import image_name
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.releases import Releases
@@ -31,12 +36,34 @@ from slurm_testbed.slurm import Slurm
 
 #: Nodes that compose/cluster.yaml has by itself.
 _NODES_IN_FILE = 2
-#: Hosts whose start is complete when all others' is.
-_LAST_READY = ("slurmctld", "slurmrestd", "client", "login")
-
 
 #: Where a daemon ends at once that refuses a state or a database.
 _DAEMON_HOSTS = ("slurmdbd", "slurmctld")
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """What a compose file has: the images, the hosts besides the nodes, and those whose start is complete last."""
+
+    images: tuple[str, ...]
+    hosts: tuple[str, ...]
+    last_ready: tuple[str, ...]
+
+
+_CLUSTER = _Stack(
+    images=("slurm-single-node", "slurm-client"),
+    hosts=("database", "slurmdbd", "slurmctld", "slurmrestd", "client", "login"),
+    last_ready=("slurmctld", "slurmrestd", "client", "login"),
+)
+#: By the name of the file.
+_STACKS = {
+    "cluster": _CLUSTER,
+    "hub": _Stack(
+        images=(*_CLUSTER.images, "slurm-jupyter", "jupyterhub"),
+        hosts=(*_CLUSTER.hosts, "hub", "proxy", "jupyter"),
+        last_ready=(*_CLUSTER.last_ready, "hub", "proxy", "jupyter"),
+    ),
+}
 
 
 class SlurmCluster(Slurm):
@@ -44,6 +71,7 @@ class SlurmCluster(Slurm):
 
     Args:
         release: a version or minor release; the default release where none is given.
+        stack: the name of a compose file: `cluster`, or `hub`, with JupyterHub and a standalone JupyterLab.
         nodes: how many nodes, n1 … nN, each in a container of its own.
         cpus: processors of each node; by default the machine's own, or 8 if that is more and nothing binds
             jobs to cores.
@@ -74,6 +102,7 @@ class SlurmCluster(Slurm):
         self,
         release: str | None = None,
         *,
+        stack: str = "cluster",
         nodes: int = 2,
         cpus: int | None = None,
         memory: int | None = None,
@@ -90,10 +119,13 @@ class SlurmCluster(Slurm):
     ) -> None:
         if nodes < 1:
             raise UsageError(f"a cluster has at least one node, not {nodes}")
+        if stack not in _STACKS:
+            raise UsageError(f"there is no stack {stack}", hint=f"there are {', '.join(_STACKS)}")
         server, _, path = shared_nfs.partition(":")
         if shared_nfs and not (server and path.startswith("/")):
             raise UsageError(f"{shared_nfs} names no NFS export", hint="give it as server:/path")
         self.release = Releases.load().find(release)
+        self.stack = stack
         self.nodes_wanted = nodes
         self.repository = repository
         self.keys = keys
@@ -104,14 +136,14 @@ class SlurmCluster(Slurm):
         self._owner, self._outlives = owner, owner is not None
         self._folder = Path(tempfile.gettempdir()) / f"{self.name}-compose"
         folder = data.compose()
-        files = [folder / "cluster.yaml"]
+        files = [folder / f"{stack}.yaml"]
         if cgroups:
             files.append(folder / "cgroups.yaml")
         if shared_nfs:
             files.append(folder / "nfs.yaml")
         shared = shared_paths(share)
-        self._further_node = further_node(shared, env or {}, cgroups=cgroups)
-        self._override = override(nodes, shared, env or {}, cgroups=cgroups)
+        self._further_node = further_node(shared, env or {}, cgroups=cgroups, stack=stack)
+        self._override = override(nodes, shared, env or {}, cgroups=cgroups, stack=stack)
         settings = {
             "VERSION": self.release.version,
             "SLURM_NODES": str(nodes),
@@ -129,7 +161,7 @@ class SlurmCluster(Slurm):
     def start(self) -> Self:
         """Start all hosts at once and wait until the cluster is ready; nothing is left of one that fails."""
         client = engine.connect()
-        for image in ("slurm-single-node", "slurm-client"):
+        for image in _STACKS[self.stack].images:
             check_image(client, image_name(image, self.release.version, self.repository))
         if not self._outlives:
             atexit.register(self.stop)
@@ -165,29 +197,45 @@ class SlurmCluster(Slurm):
         containers = self.project.containers(client)
         substrate = ComposeSubstrate(containers, host=host, project=self.project, node=self._further_node)
         Slurm.__init__(self, substrate, user=self.user)
-        for name in _LAST_READY:
-            self._wait_ready(client, name, began)
+        self._wait_ready(client, began)
 
-    def _wait_ready(self, client: docker.DockerClient, host: str, began: float) -> None:
-        deadline = self.deadline * self.substrate.facts().speed
-        while True:
-            # In short pieces, to see soon that a host has ended, for which the others would wait in vain.
-            done = self.substrate.exec(host, ["slurm-ready", "--wait", "2"])
-            if not done.returncode:
-                return
-            for name, container in self.project.containers(client).items():
-                if container.status != "running":
-                    said = [line for line in self.substrate.logs(name).splitlines() if "slurm-testbed: " in line]
-                    raise EngineError(f"{name} of {self.name} ended at its start: " + "\n".join(said[-4:]))
-            if time.monotonic() - began > deadline or self._refuses(began):
-                fatal = [line for name in _DAEMON_HOSTS for line in _fatal(self.substrate.logs(name))]
-                raise NotReadyError(
-                    f"{host} of {self.name} to be ready",
-                    deadline=deadline,
-                    last_state="; ".join(fatal) or (done.stdout + done.stderr).strip(),
-                    log=self.substrate.logs(host)[-4000:],
-                    hint=f"the release is {self.release.version}",
-                )
+    def _wait_ready(self, client: docker.DockerClient, began: float) -> None:
+        deadline = self.deadline * vm.place_of(client).speed
+        waiting = list(_STACKS[self.stack].last_ready)
+        with ThreadPoolExecutor(len(waiting)) as threads:
+            while waiting:
+                # In short pieces, to see soon that a host has ended, for which the others would wait in vain.
+                ask = functools.partial(self.substrate.exec, argv=["slurm-ready", "--wait", "2"])
+                answers = dict(zip(waiting, threads.map(ask, waiting), strict=True))
+                waiting = [host for host, done in answers.items() if done.returncode]
+                if waiting:
+                    self._check_start(client, began, deadline, waiting[0], answers[waiting[0]])
+
+    def _check_start(
+        self,
+        client: docker.DockerClient,
+        began: float,
+        deadline: float,
+        host: str,
+        done: subprocess.CompletedProcess[str],
+    ) -> None:
+        """Give up a start that has failed, or that takes too long; a host is not ready yet, and said why."""
+        for name, container in self.project.containers(client).items():
+            if container.status != "running":
+                said = [line for line in self.substrate.logs(name).splitlines() if "slurm-testbed: " in line]
+                raise EngineError(f"{name} of {self.name} ended at its start: " + "\n".join(said[-4:]))
+        if time.monotonic() - began > deadline or self._refuses(began):
+            fatal = [line for name in _DAEMON_HOSTS for line in _fatal(self.substrate.logs(name))]
+            # A node that does not answer says why itself.
+            nodes = [node.name for node in self.substrate.hosts() if "slurmd" in node.daemons]
+            of_nodes = "".join(f"\n--- {name}\n{tail(self.substrate.logs(name), 6)}" for name in nodes[:8])
+            raise NotReadyError(
+                f"{host} of {self.name} to be ready",
+                deadline=deadline,
+                last_state="; ".join(fatal) or (done.stdout + done.stderr).strip(),
+                log=self.substrate.logs(host)[-4000:] + of_nodes,
+                hint=f"the release is {self.release.version}",
+            )
 
     def _refuses(self, began: float) -> bool:
         """Whether a daemon has ended by itself again and again, which no waiting mends."""
@@ -244,7 +292,7 @@ class SlurmCluster(Slurm):
             )
         chosen = list(hosts) or [host.name for host in self.substrate.hosts()]
         for host in chosen:
-            image = image_name("slurm-client" if host == "client" else "slurm-single-node", target.version)
+            image = image_name(self._target_of(host), target.version)
             check_image(client, image)
             self._override["services"].setdefault(host, {})["image"] = image
         self._run_hosts(client)
@@ -258,7 +306,28 @@ class SlurmCluster(Slurm):
         # Until then slurmctld speaks to a slurmd that is gone, and takes its jobs for lost.
         self.wait_until(registered, f"the nodes to register with slurmd {target.version}", deadline=self.deadline)
 
-    # --- the login host ---------------------------------------------------------------------------------
+    def _target_of(self, host: str) -> str:
+        """The image that a host runs, as the bake file calls it."""
+        assert isinstance(self.substrate, ComposeSubstrate)
+        name = str(self.substrate.container(host).attrs["Config"]["Image"])
+        return name.rpartition("/")[2].partition(":")[0]
+
+    # --- the hub and the login host ---------------------------------------------------------------------------------
+
+    @property
+    def hub(self) -> Hub:
+        """The JupyterHub of the stack `hub`.
+
+        Raises:
+            UsageError: this cluster has none.
+        """
+        return Hub(self)
+
+    def jupyter_url(self) -> str:
+        """Where the standalone JupyterLab of the stack `hub` is, with its token."""
+        address, port = self.substrate.endpoint("jupyter", 8888)
+        token = self.read("/run/slurm-testbed/jupyter/token", host="jupyter").strip()
+        return f"http://{address}:{port}/lab?token={token}"
 
     def ssh_config(self, user: str | None = None) -> Path:
         """A configuration for ssh(1) with a new key of a user, to log in to the login host.
@@ -301,14 +370,17 @@ class SlurmCluster(Slurm):
         return config
 
 
-def override(nodes: int, share: Sequence[str], env: Mapping[str, str], *, cgroups: bool) -> dict[str, Any]:
-    """What differs from compose/cluster.yaml: more nodes or fewer, folders and settings for every host.
+def override(
+    nodes: int, share: Sequence[str], env: Mapping[str, str], *, cgroups: bool, stack: str = "cluster"
+) -> dict[str, Any]:
+    """What differs from the compose file: more nodes or fewer, folders and settings for every host.
 
     Args:
         nodes: how many nodes.
         share: folders of this machine, absolute.
         env: settings of all hosts.
         cgroups: whether further nodes hold jobs in cgroups.
+        stack: the name of the compose file.
 
     Example:
         >>> override(3, [], {}, cgroups=False)["services"]["n3"]["hostname"]
@@ -318,32 +390,36 @@ def override(nodes: int, share: Sequence[str], env: Mapping[str, str], *, cgroup
     """
     services: dict[str, Any] = {}
     for number in range(_NODES_IN_FILE + 1, nodes + 1):
-        services[f"n{number}"] = {**further_node(share, env, cgroups=cgroups), "hostname": f"n{number}"}
+        services[f"n{number}"] = {**further_node(share, env, cgroups=cgroups, stack=stack), "hostname": f"n{number}"}
     for number in range(nodes + 1, _NODES_IN_FILE + 1):
         services[f"n{number}"] = {"scale": 0}
     if share or env:
-        hosts = ["database", "slurmdbd", "slurmctld", "slurmrestd", "client", "login"]
-        for name in [*hosts, *(f"n{number}" for number in range(1, min(nodes, _NODES_IN_FILE) + 1))]:
+        for name in [*_STACKS[stack].hosts, *(f"n{number}" for number in range(1, min(nodes, _NODES_IN_FILE) + 1))]:
             services.setdefault(name, {}).update(_settings(share, env))
     return {"services": services}
 
 
-def further_node(share: Sequence[str], env: Mapping[str, str], *, cgroups: bool) -> dict[str, Any]:
+def further_node(
+    share: Sequence[str], env: Mapping[str, str], *, cgroups: bool, stack: str = "cluster"
+) -> dict[str, Any]:
     """The service of a node that compose/cluster.yaml does not have, but for its name.
 
     Args:
         share: folders of this machine, absolute.
         env: settings of all hosts.
         cgroups: whether it holds jobs in cgroups.
+        stack: the name of the compose file, beside which STACK-nodes.yaml changes the nodes.
 
     Example:
         >>> further_node([], {"SLURM_DEBUG": "debug"}, cgroups=False)["environment"]
         {'SLURM_DEBUG': 'debug'}
     """
     folder = data.compose()
-    enforcing = yaml.safe_load((folder / "cgroups.yaml").read_text())["services"]["n1"] if cgroups else {}
-    first = {"file": str(folder / "cluster.yaml"), "service": "n1"}
-    return {"extends": first, **enforcing, **_settings(share, env)}
+    changes = [folder / f"{stack}-nodes.yaml", *([folder / "cgroups.yaml"] if cgroups else [])]
+    first: dict[str, Any] = {"extends": {"file": str(folder / "cluster.yaml"), "service": "n1"}}
+    for path in changes:
+        first |= yaml.safe_load(path.read_text())["services"]["n1"] if path.exists() else {}
+    return {**first, **_settings(share, env)}
 
 
 def _settings(share: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:

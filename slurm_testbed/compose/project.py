@@ -61,5 +61,5 @@ class Project:
 
     def containers(self, client: docker.DockerClient) -> dict[str, Container]:
         """The project's containers by the name of their service, also those that have ended."""
-        found = client.containers.list(all=True, filters={"label": f"{PROJECT}={self.name}"})
+        found = client.containers.list(all=True, ignore_removed=True, filters={"label": f"{PROJECT}={self.name}"})
         return {container.labels[SERVICE]: container for container in found}

@@ -18,7 +18,7 @@ from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import UsageError
 from slurm_testbed.substrate import Attach, Facts, Host
 
-#: The services of compose/cluster.yaml by what they run besides munged; controller first. Nodes are n1 … nN.
+#: The services of the files in compose/ by what they run; controller first. Nodes are n1 … nN.
 _ROLES = {
     "slurmctld": {"munged", "slurmctld"},
     "slurmdbd": {"munged", "slurmdbd"},
@@ -26,6 +26,9 @@ _ROLES = {
     "slurmrestd": {"munged", "slurmrestd"},
     "client": {"munged"},
     "login": {"munged", "sshd"},
+    "hub": {"munged", "jupyterhub"},
+    "proxy": {"configurable-http-proxy"},
+    "jupyter": {"munged", "jupyter-lab"},
 }
 
 
