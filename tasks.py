@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json as jsons
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,9 +24,9 @@ from invoke.tasks import Task
 from rich.console import Console
 from rich.table import Table
 
+from slurm_testbed import Autoscaler, faults
 from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
-from slurm_testbed import faults
 from slurm_testbed import matrix as matrices
 from slurm_testbed import vm as machines
 from slurm_testbed.compose import SlurmCluster, running
@@ -402,9 +404,12 @@ def up(_: Context, release: str = "", nodes: int = 1, cgroups: bool = False) -> 
         "nodes": "how many compute nodes, each a container",
         "cgroups": "hold jobs in cgroups: memory, cores and devices are enforced",
         "nfs": "an NFS export, server:/path, for the shared tree instead of a volume",
+        "autoscale": "stay, and add as many dynamic nodes while jobs wait for room",
     }
 )
-def up_cluster(_: Context, release: str = "", nodes: int = 2, cgroups: bool = False, nfs: str = "") -> None:
+def up_cluster(
+    _: Context, release: str = "", nodes: int = 2, cgroups: bool = False, nfs: str = "", autoscale: int = 0
+) -> None:
     """
     Start a cluster of several hosts with compose/cluster.yaml, run a job on it, and say what to try next.
 
@@ -425,6 +430,7 @@ def up_cluster(_: Context, release: str = "", nodes: int = 2, cgroups: bool = Fa
     except BaseException:
         cluster.stop()
         raise
+    _autoscale(cluster, autoscale)
 
 
 @task(
@@ -433,9 +439,12 @@ def up_cluster(_: Context, release: str = "", nodes: int = 2, cgroups: bool = Fa
         "nodes": "how many compute nodes, each a container",
         "cgroups": "hold servers and jobs in cgroups: memory, cores and devices are enforced",
         "nfs": "an NFS export, server:/path, for the shared tree instead of a volume",
+        "autoscale": "stay, and add as many dynamic nodes while servers wait for room",
     }
 )
-def up_hub(_: Context, release: str = "", nodes: int = 2, cgroups: bool = False, nfs: str = "") -> None:
+def up_hub(
+    _: Context, release: str = "", nodes: int = 2, cgroups: bool = False, nfs: str = "", autoscale: int = 0
+) -> None:
     """
     Start a cluster with JupyterHub, whose servers are jobs, and with a standalone JupyterLab: compose/hub.yaml.
 
@@ -468,6 +477,16 @@ def up_hub(_: Context, release: str = "", nodes: int = 2, cgroups: bool = False,
     except BaseException:
         cluster.stop()
         raise
+    _autoscale(cluster, autoscale)
+
+
+def _autoscale(cluster: SlurmCluster, nodes: int) -> None:
+    """Add and remove nodes until Ctrl-C; the cluster stays."""
+    if not nodes:
+        return
+    print(f"\nAdds up to {nodes} nodes while jobs wait for room, until Ctrl-C; the cluster stays.", flush=True)
+    with contextlib.suppress(KeyboardInterrupt), Autoscaler(cluster, max_nodes=nodes, say=print):
+        signal.pause()
 
 
 def _show(cluster: SlurmContainer | SlurmCluster, nodes: int, seconds: float) -> None:

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from slurm_testbed.autoscale import Autoscaler
     from slurm_testbed.compose import SlurmCluster
     from slurm_testbed.container import SlurmContainer
     from slurm_testbed.errors import SlurmTestbedError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from slurm_testbed.slurm import Job, JobRecord, Slurm
 
 __all__ = [
+    "Autoscaler",
     "ClusterKeys",
     "Job",
     "JobRecord",
@@ -24,6 +26,7 @@ __all__ = [
 
 # Loaded when they are asked for (PEP 562): a module below them can then be run by itself, by `python -m`.
 _MODULES = {
+    "Autoscaler": "autoscale",
     "ClusterKeys": "keys",
     "Job": "slurm",
     "JobRecord": "slurm",

@@ -355,7 +355,7 @@ class Slurm:
             >>> slurm.srun("printenv", "SLURMD_NODENAME", constraint="burst")  # doctest: +SKIP
             'burst1\\n'
         """
-        require_ability(self.read(_RELEASE_ENV), "dynamic_nodes", "slurmd -Z, 22.05 and later")
+        self.require_dynamic_nodes()
         if name in self.nodes():
             raise UsageError(f"there is a node {name} already", hint="choose another name")
         self.substrate.add_node(name, conf)
@@ -373,6 +373,14 @@ class Slurm:
         except BaseException:
             self.substrate.remove_node(name)
             raise
+
+    def require_dynamic_nodes(self) -> None:
+        """Refuse a release without dynamic nodes.
+
+        Raises:
+            UsageError: this is one.
+        """
+        require_ability(self.read(_RELEASE_ENV), "dynamic_nodes", "slurmd -Z, 22.05 and later")
 
     def remove_node(self, name: str, *, deadline: float = 60) -> None:
         """Let a dynamic node leave: it gets no more jobs, and goes when those that it has are over.

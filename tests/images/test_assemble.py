@@ -30,6 +30,7 @@ ASSEMBLE
 """
 
 
+has_cgroup_plugins = pytest.mark.requires("cgroup_plugins")
 has_serializers = pytest.mark.requires("serializer_plugins")
 
 
@@ -42,7 +43,7 @@ has_serializers = pytest.mark.requires("serializer_plugins")
         ("/out/usr/lib/slurm/rest_auth_jwt.so", "without rest_auth_jwt.so"),
         pytest.param("/out/usr/lib/slurm/serializer_json.so", "without serializer_json.so", marks=has_serializers),
         pytest.param("/out/usr/lib/slurm/serializer_yaml.so", "without serializer_yaml.so", marks=has_serializers),
-        pytest.param("/out/usr/lib/slurm/cgroup_v2.so", "without cgroup_v2", marks=pytest.mark.requires("cgroup_v2")),
+        pytest.param("/out/usr/lib/slurm/cgroup_v2.so", "without cgroup_v2", marks=has_cgroup_plugins),
         ("/out/usr/lib/slurm/accounting_storage_mysql.so", "without mysql"),
         ("$(find /out -name pam_slurm.so)", "without PAM support"),
     ],
