@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from slurm_testbed import SlurmCluster
 from slurm_testbed.pytest_plugin import NFS_VARIABLE
+from slurm_testbed.releases import Release
 from tests.images.conftest import Image, our_labels
 
 
@@ -45,3 +47,30 @@ def test_job_writes_on_the_export_and_another_host_reads_it(image: Image, export
     assert record.state == "COMPLETED", record
     assert read == first.controller
     assert owner == "alice", "the export does not keep the owner"
+
+
+@pytest.mark.vm
+@pytest.mark.row("H-05.4")
+@pytest.mark.requires("nfs")
+def test_one_setting_puts_a_clusters_shared_tree_on_the_export(
+    image: Image, export: str, slurm_release: Release
+) -> None:
+    mounted = f"--volume={export}:/export"
+    made = image.run("--mode=1777", f"/export/{export}", options=["--entrypoint=mkdir", mounted])
+    assert made.returncode == 0, made.stderr
+
+    with SlurmCluster(slurm_release.version, nodes=1, shared_nfs=f"{os.environ[NFS_VARIABLE]}/{export}") as slurm:
+        kinds = {
+            host: slurm.run(["stat", "--file-system", "--format=%T", "/shared"], host=host).stdout.strip()
+            for host in ("slurmctld", "n1", "client")
+        }
+        job = slurm.sbatch(wrap="hostname > /shared/$SLURM_JOB_ID")
+        record = job.wait()
+        on_export = image.run(f"/export/{export}/{job.id}", options=["--entrypoint=cat", mounted])
+        configuration = slurm.run(["ls", "/shared/slurm-config"]).stdout.split()
+    image.run("--recursive", f"/export/{export}", options=["--entrypoint=rm", mounted])
+
+    assert kinds == dict.fromkeys(("slurmctld", "n1", "client"), "nfs")
+    assert record.state == "COMPLETED", record
+    assert on_export.stdout == "n1\n", on_export.stderr
+    assert {"slurm.conf", "munge.key"} <= set(configuration)
