@@ -23,7 +23,8 @@ class Autoscaler:
     """Adds dynamic nodes to a cluster while jobs wait for room, and removes those that stay idle.
 
     What Slurm's power saving does for nodes that slurm.conf names, for nodes that it does not:
-    https://slurm.schedmd.com/dynamic_nodes.html. It looks at the queue from a thread of its own.
+    https://slurm.schedmd.com/dynamic_nodes.html. It looks at the queue from a thread of its own. A job that asks for
+    more than the cluster has ever had waits for nothing: sbatch refuses it.
 
     Args:
         slurm: a running cluster of a release with dynamic nodes.
@@ -38,8 +39,9 @@ class Autoscaler:
 
     Example:
         >>> with Autoscaler(slurm, max_nodes=2, idle=10):  # doctest: +SKIP
-        ...     slurm.sbatch(wrap="srun hostname", nodes=3).wait().state
-        'COMPLETED'
+        ...     jobs = [slurm.sbatch(wrap="hostname", exclusive=True) for _ in range(3)]
+        ...     {job.wait().state for job in jobs}
+        {'COMPLETED'}
     """
 
     def __init__(

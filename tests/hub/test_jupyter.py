@@ -95,6 +95,21 @@ def test_examples_run_as_a_program(hub_cluster: SlurmCluster) -> None:
     assert done.stdout.endswith("COMPLETED\nHello from SLURM!\n")
 
 
+@pytest.mark.row("C-13.1", "C-13.2", "C-13.3", "C-13.5")
+def test_commands_of_a_terminal(hub_cluster: SlurmCluster, jupyter: Jupyter) -> None:
+    terminal = jupyter.start_terminal()
+
+    partitions = terminal.run("sinfo")
+    nodes = terminal.run("scontrol show nodes")
+    submitted = terminal.run("sbatch --wait --job-name=from-a-terminal --wrap hostname")
+
+    assert re.search(r"^debug\*\s+up\s+infinite\s+2\s+idle\s+n\[1-2\]$", partitions, re.MULTILINE), partitions
+    assert re.findall(r"^NodeName=(\S+)", nodes, re.MULTILINE) == ["n1", "n2"], nodes
+    (job,) = re.findall(r"^Submitted batch job (\d+)$", submitted, re.MULTILINE)
+    fields = hub_cluster.job(int(job)).record().fields
+    assert (fields["JobName"], fields["JobState"], fields["UserId"]) == ("from-a-terminal", "COMPLETED", "alice(1000)")
+
+
 def test_refusal_is_slurms_own_word(hub_cluster: SlurmCluster, jupyter: Jupyter) -> None:
     code = """
         from slurm_examples import SlurmError, check_job_status, submit_slurm_job
