@@ -38,7 +38,7 @@ RUNNABLE = (
 #: Those that `invoke build` does not make by itself.
 BUILT_FOR_TESTS = ("slurm-dev", "slurm-jupyter-notebook", "jupyterhub")
 #: Seconds that a command in a new container may take.
-RUN_SECONDS = 60
+RUN_SECONDS = 180
 
 
 @dataclass(frozen=True)
