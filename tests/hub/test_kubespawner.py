@@ -12,6 +12,7 @@ import pytest
 import requests
 from jupyterhub.objects import Hub, Server
 from kubernetes_asyncio.client import V1PodSpec
+from kubernetes_asyncio.config import kube_config
 from kubespawner import KubeSpawner
 
 from fixtures.hub import Jupyter
@@ -45,11 +46,11 @@ def pod(
     """Alice's server in a container on the cluster's network, with the cluster's slurm.conf and munge key."""
     build(["slurm-jupyter-notebook"], [slurm_release], say=lambda _: None)
     (tmp_path / "kubeconfig").write_text(KUBECONFIG)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     if "alice" not in {user["name"] for user in hub_cluster.hub.api("GET", "users").json()}:
         hub_cluster.hub.api("POST", "users/alice")
     token = hub_cluster.hub.api("POST", "users/alice/tokens", {"expires_in": 3600}).json()["token"]
-    spec = pod_spec(image_name("slurm-jupyter-notebook", slurm_release), token)
+    spec = asyncio.run(pod_spec(image_name("slurm-jupyter-notebook", slurm_release), token))
     notebook = spec.containers[0]
 
     project = hub_cluster.project.name
@@ -77,7 +78,7 @@ def pod(
         container.remove(force=True, v=True)
 
 
-def pod_spec(image: str, token: str) -> V1PodSpec:
+async def pod_spec(image: str, token: str) -> V1PodSpec:
     """The pod that KubeSpawner would create for alice."""
     spawner = KubeSpawner(
         hub=Hub(connect_ip="hub", port=8081, base_url="/hub/"),
@@ -88,7 +89,7 @@ def pod_spec(image: str, token: str) -> V1PodSpec:
         _mock=True,
     )
     spawner.server = Server(base_url="/user/alice/", ip="0.0.0.0", port=8888)  # noqa: S104
-    return asyncio.run(spawner.get_pod_manifest()).spec
+    return (await spawner.get_pod_manifest()).spec
 
 
 def answers(server: Jupyter) -> bool:
