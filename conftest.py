@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "fixtures.cluster", "fixtures.hub", "fixtures.rows.plugin"]
+pytest_plugins = ["pytester", "fixtures.browser", "fixtures.cluster", "fixtures.hub", "fixtures.rows.plugin"]

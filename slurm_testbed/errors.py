@@ -60,6 +60,10 @@ class EngineNotFoundError(EngineError):
     exit_status = 3
 
 
+class PackagesError(SlurmTestbedError):
+    """The distribution's packages could not be installed on this machine."""
+
+
 class BuildError(SlurmTestbedError):
     """An image could not be built."""
 

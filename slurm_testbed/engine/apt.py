@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from slurm_testbed.engine.machine import Machine
-from slurm_testbed.errors import EngineNotFoundError, tail
+from slurm_testbed.errors import PackagesError, tail
 
 
 def known_packages(machine: Machine, names: Sequence[str]) -> set[str]:
@@ -32,15 +32,16 @@ def apt_environment(machine: Machine) -> dict[str, str]:
 
 
 def apt_get(machine: Machine, *arguments: str) -> None:
-    """Run apt-get; its failure is that of the installation."""
+    """Run apt-get.
+
+    Raises:
+        PackagesError: with the end of what it said.
+    """
     argv = ["apt-get", "--quiet", "--option", "DPkg::Lock::Timeout=300", *arguments]
     done = machine.run(argv, apt_environment(machine))
     if done.returncode:
         said = tail(done.stderr.strip() or done.stdout, 5)
-        raise EngineNotFoundError(
-            f"no container engine could be installed: `apt-get {arguments[0]}` failed: {said}",
-            hint="put apt right, or install Docker Engine with buildx and compose yourself",
-        )
+        raise PackagesError(f"`apt-get {arguments[0]}` failed: {said}", hint="put apt right")
 
 
 @contextlib.contextmanager

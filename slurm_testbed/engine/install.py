@@ -17,7 +17,7 @@ from slurm_testbed.engine.packages import (
     version_of,
 )
 from slurm_testbed.engine.sources import sources_of_newer_release
-from slurm_testbed.errors import EngineNotFoundError
+from slurm_testbed.errors import EngineNotFoundError, PackagesError
 
 
 def install(machine: Machine, interactive: bool | None) -> None:
@@ -40,13 +40,19 @@ def install(machine: Machine, interactive: bool | None) -> None:
         machine.say(f"{text} (SLURM_TESTBED_INSTALL_ENGINE=0 forbids it)")
     elif not machine.ask(f"{text}: go on?"):
         raise EngineNotFoundError(what_to_do(machine, {}))
-    apt_get(machine, "update")
-    if distribution == "debian" and version < DEBIAN_ENOUGH[0]:
-        with sources_of_newer_release(machine, release["VERSION_CODENAME"], [*wanted[:-1], "containerd"]):
-            apt_get(machine, "update")
+    try:
+        apt_get(machine, "update")
+        if distribution == "debian" and version < DEBIAN_ENOUGH[0]:
+            with sources_of_newer_release(machine, release["VERSION_CODENAME"], [*wanted[:-1], "containerd"]):
+                apt_get(machine, "update")
+                _install_packages(machine, wanted)
+        else:
             _install_packages(machine, wanted)
-    else:
-        _install_packages(machine, wanted)
+    except PackagesError as error:
+        raise EngineNotFoundError(
+            f"no container engine could be installed: {error.message}",
+            hint=f"{error.hint}, or install Docker Engine with buildx and compose yourself",
+        ) from error
 
 
 def _install_packages(machine: Machine, wanted: Sequence[str]) -> None:
