@@ -29,7 +29,7 @@ from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
 from slurm_testbed import matrix as matrices
 from slurm_testbed import vm as machines
-from slurm_testbed.compose import SlurmCluster, running
+from slurm_testbed.compose import Parts, SlurmCluster, running
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer
 from slurm_testbed.data import is_checkout
 from slurm_testbed.doctor import diagnose_text, munge_keys
@@ -460,13 +460,8 @@ def up_hub(
     started = time.monotonic()
     cluster.start()
     try:
-        hub = cluster.hub
-        table = Table("user", "password", box=None, pad_edge=False)
-        for user, password in hub.passwords().items():
-            table.add_row(user, password)
         print(f"Slurm {cluster.release} with JupyterHub is ready after {time.monotonic() - started:.1f} s\n")
-        print(f"JupyterHub: {hub.url}")
-        Console().print(table)
+        _show_hub(cluster)
         print(
             f"\nJupyterLab without the hub: {cluster.jupyter_url()}\n\n"
             "Try next:\n"
@@ -487,6 +482,85 @@ def _autoscale(cluster: SlurmCluster, nodes: int) -> None:
     print(f"\nAdds up to {nodes} nodes while jobs wait for room, until Ctrl-C; the cluster stays.", flush=True)
     with contextlib.suppress(KeyboardInterrupt), Autoscaler(cluster, max_nodes=nodes, say=print):
         signal.pause()
+
+
+def _show_hub(cluster: SlurmCluster) -> None:
+    """Where the page is, and who may log in."""
+    table = Table("user", "password", box=None, pad_edge=False)
+    for user, password in cluster.hub.passwords().items():
+        table.add_row(user, password)
+    print(f"JupyterHub: {cluster.hub.url}")
+    Console().print(table)
+
+
+@task(
+    help={
+        "release": "which release, e.g. 26.05; the default one if not given",
+        "nodes": "how many compute nodes, each a container",
+        "cgroups": "hold servers and jobs in cgroups: memory, cores and devices are enforced",
+        "nfs": "an NFS export, server:/path, for the shared tree instead of a volume",
+    }
+)
+def up_network(_: Context, release: str = "", nodes: int = 2, cgroups: bool = False, nfs: str = "") -> None:
+    """
+    Begin what `invoke up.hub` starts at once part by part: the network.
+
+    Then: invoke up.storage up.slurm up.jupyterhub up.jupyter
+
+    Example: invoke up.network --nodes 4
+    """
+    client = engines.ensure()
+    engines.sweep(client)
+    parts = Parts.begin(engines.UP_OWNER, release=release or None, nodes=nodes, cgroups=cgroups, shared_nfs=nfs)
+    print(f"the network of {parts.cluster.name} is there")
+
+
+def _up_part(part: str) -> SlurmCluster:
+    parts = Parts.find(engines.UP_OWNER)
+    started = time.monotonic()
+    parts.make(part)
+    print(f"{part} of {parts.cluster.name} is ready after {time.monotonic() - started:.1f} s")
+    return parts.cluster
+
+
+@task()
+def up_storage(_: Context) -> None:
+    """
+    Make the shared storage on the network of `invoke up.network`: volumes, of which one may be an NFS export.
+
+    Example: invoke up.storage
+    """
+    _up_part("storage")
+
+
+@task()
+def up_slurm(_: Context) -> None:
+    """
+    Start Slurm on the storage of `invoke up.storage`: database, slurmdbd, slurmctld, nodes, slurmrestd, client, login.
+
+    Example: invoke up.slurm
+    """
+    _up_part("slurm")
+
+
+@task()
+def up_jupyterhub(_: Context) -> None:
+    """
+    Start JupyterHub and its proxy as clients of `invoke up.slurm`.
+
+    Example: invoke up.jupyterhub
+    """
+    _show_hub(_up_part("jupyterhub"))
+
+
+@task()
+def up_jupyter(_: Context) -> None:
+    """
+    Start the standalone JupyterLab as a client of `invoke up.slurm`.
+
+    Example: invoke up.jupyter
+    """
+    print(f"JupyterLab: {_up_part('jupyter').jupyter_url()}")
 
 
 def _show(cluster: SlurmContainer | SlurmCluster, nodes: int, seconds: float) -> None:
@@ -689,11 +763,13 @@ def clean(_: Context, images: bool = False) -> None:
     print("\n".join(f"removed {what}" for what in removed) or "nothing of ours is there")
 
 
-# `invoke up`, `invoke up.cluster` and `invoke up.hub`: a collection with a task of its own.
+# `invoke up`, `invoke up.cluster` …: a collection with a task of its own.
 _up = Collection("up")
 _up.add_task(up, name="single", default=True)
 _up.add_task(up_cluster, name="cluster")
 _up.add_task(up_hub, name="hub")
+for _part in (up_network, up_storage, up_slurm, up_jupyterhub, up_jupyter):
+    _up.add_task(_part, name=_part.name.removeprefix("up_"))
 ns = Collection(
     *(
         engine,

@@ -87,6 +87,7 @@ class SlurmCluster(Slurm):
         deadline: seconds until the cluster must be ready.
         user: who submits where no user is named.
         owner: value of the owner label; by default this process, after whose death a sweep removes the cluster.
+        name: of the compose project; made up if not given.
 
     Raises:
         EngineError: an image is missing, or the engine refuses.
@@ -116,6 +117,7 @@ class SlurmCluster(Slurm):
         deadline: float = 90,
         user: str = "alice",
         owner: str | None = None,
+        name: str | None = None,
     ) -> None:
         if nodes < 1:
             raise UsageError(f"a cluster has at least one node, not {nodes}")
@@ -131,7 +133,7 @@ class SlurmCluster(Slurm):
         self.keys = keys
         self.deadline = deadline
         self.user = user
-        self.name = f"slurm-{secrets.token_hex(4)}"
+        self.name = name or f"slurm-{secrets.token_hex(4)}"
         self._conf = dict(conf or {})
         self._owner, self._outlives = owner, owner is not None
         self._folder = Path(tempfile.gettempdir()) / f"{self.name}-compose"
@@ -161,8 +163,7 @@ class SlurmCluster(Slurm):
     def start(self) -> Self:
         """Start all hosts at once and wait until the cluster is ready; nothing is left of one that fails."""
         client = engine.connect()
-        for image in _STACKS[self.stack].images:
-            check_image(client, image_name(image, self.release.version, self.repository))
+        self.check_images(client)
         if not self._outlives:
             atexit.register(self.stop)
         try:
@@ -175,14 +176,46 @@ class SlurmCluster(Slurm):
             raise
         return self
 
+    def host_names(self) -> tuple[str, ...]:
+        """The names of the hosts that the compose files have, whether they run or not; the nodes last."""
+        return (*_STACKS[self.stack].hosts, *(f"n{number}" for number in range(1, self.nodes_wanted + 1)))
+
+    def check_images(self, client: docker.DockerClient) -> None:
+        """Say which image is missing before anything is made.
+
+        Raises:
+            EngineError: one is; how to build it.
+        """
+        for image in _STACKS[self.stack].images:
+            check_image(client, image_name(image, self.release.version, self.repository))
+
     def _start(self, client: docker.DockerClient) -> None:
-        self._folder.mkdir(mode=0o700)
+        self.write_override()
         self._run_hosts(client)
 
-    def _run_hosts(self, client: docker.DockerClient) -> None:
-        """Make the hosts what the compose files say, and wait until they are ready."""
-        began = time.monotonic()
+    def write_override(self) -> None:
+        """Write what differs from the compose files into this cluster's folder, where compose reads it."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         (self._folder / "nodes.yaml").write_text(yaml.safe_dump(self._override))
+
+    def start_hosts(self, hosts: Sequence[str]) -> None:
+        """Start some of the hosts beside those that run, and wait until these are ready; `start` starts all at once.
+
+        Args:
+            hosts: their names.
+
+        Raises:
+            NotReadyError: with the hosts' logs; they are left as they are.
+
+        Example:
+            >>> slurm.start_hosts(["jupyter"])  # doctest: +SKIP
+        """
+        self.write_override()
+        self._run_hosts(engine.connect(), hosts)
+
+    def _run_hosts(self, client: docker.DockerClient, only: Sequence[str] = ()) -> None:
+        """Make the hosts, or some of them only, what the compose files say, and wait until they are ready."""
+        began = time.monotonic()
         files = {f"/etc/slurm/slurm.conf.d/{name}": text.encode() for name, text in self._conf.items()}
         if self.keys or files:
             # Copied in before the first process runs, not mounted: any engine can.
@@ -192,16 +225,15 @@ class SlurmCluster(Slurm):
             if self.keys:
                 keys = {"munge.key": self.keys.munge.data, "jwt_hs256.key": self.keys.jwt.data}
                 head.put("slurmctld", {f"/run/secrets/{name}": key for name, key in keys.items()}, mode=0o400)
-        self.project.run("up", "--detach")
+        self.project.run("up", "--detach", *only)
         host = "127.0.0.1" if not is_remote(client) else str(client.api.base_url.split("//")[1].split(":")[0])
         containers = self.project.containers(client)
         substrate = ComposeSubstrate(containers, host=host, project=self.project, node=self._further_node)
         Slurm.__init__(self, substrate, user=self.user)
-        self._wait_ready(client, began)
+        self._wait_ready(client, began, [name for name in _STACKS[self.stack].last_ready if not only or name in only])
 
-    def _wait_ready(self, client: docker.DockerClient, began: float) -> None:
+    def _wait_ready(self, client: docker.DockerClient, began: float, waiting: list[str]) -> None:
         deadline = self.deadline * vm.place_of(client).speed
-        waiting = list(_STACKS[self.stack].last_ready)
         with ThreadPoolExecutor(len(waiting)) as threads:
             while waiting:
                 # In short pieces, to see soon that a host has ended, for which the others would wait in vain.
@@ -295,6 +327,7 @@ class SlurmCluster(Slurm):
             image = image_name(self._target_of(host), target.version)
             check_image(client, image)
             self._override["services"].setdefault(host, {})["image"] = image
+        self.write_override()
         self._run_hosts(client)
         self.release = target
         replaced = set(chosen) & set(self.nodes())

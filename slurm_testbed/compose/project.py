@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.models.containers import Container
@@ -14,8 +16,9 @@ from docker.models.containers import Container
 from slurm_testbed import engine
 from slurm_testbed.errors import EngineError, tail
 
-#: What compose puts on every container: https://docs.docker.com/compose/
+#: What compose puts on every container, network and volume, and knows them by: https://docs.docker.com/compose/
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+NETWORK, VOLUME = "com.docker.compose.network", "com.docker.compose.volume"
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,33 @@ class Project:
         """The project's containers by the name of their service, also those that have ended."""
         found = client.containers.list(all=True, ignore_removed=True, filters={"label": f"{PROJECT}={self.name}"})
         return {container.labels[SERVICE]: container for container in found}
+
+    def make_networks(self, client: docker.DockerClient, labels: Mapping[str, str]) -> None:
+        """Make the project's networks as its files say, before there is any container: compose takes them as its own.
+
+        Args:
+            client: the engine.
+            labels: further labels.
+        """
+        for key, network in self._resources("networks").items():
+            ours = {**network.get("labels", {}), **labels, PROJECT: self.name, NETWORK: key}
+            client.networks.create(network["name"], labels=ours)
+
+    def make_volumes(self, client: docker.DockerClient) -> None:
+        """Make the project's volumes as its files say; one that is there stays as it is.
+
+        Args:
+            client: the engine.
+        """
+        for key, volume in self._resources("volumes").items():
+            client.volumes.create(
+                volume["name"],
+                driver=volume.get("driver"),
+                driver_opts=volume.get("driver_opts"),
+                labels={**volume.get("labels", {}), PROJECT: self.name, VOLUME: key},
+            )
+
+    def _resources(self, kind: str) -> dict[str, dict[str, Any]]:
+        """The networks or volumes of the files, as compose understands them."""
+        found: dict[str, dict[str, Any]] = json.loads(self.run("config", "--format", "json")).get(kind, {})
+        return found

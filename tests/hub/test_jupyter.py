@@ -55,6 +55,15 @@ def test_extension_for_slurm_is_enabled_on_both_sides(hub_cluster: SlurmCluster)
     assert re.search(r"^ *jupyterlab-slurm v\S+ enabled\s+OK", listed, re.MULTILINE), listed
 
 
+def test_lab_asks_nobody_for_news_and_updates(jupyter: Jupyter) -> None:
+    url = f"{jupyter.url}lab/api/settings/@jupyterlab/apputils-extension:notification"
+
+    settings = requests.get(url, headers={"Authorization": f"token {jupyter.token}"}, timeout=30).json()
+
+    defaults = {name: field["default"] for name, field in settings["schema"]["properties"].items()}
+    assert (defaults["fetchNews"], defaults["checkForUpdates"]) == ("false", False)
+
+
 @pytest.mark.row("C-09.2")
 def test_nobody_comes_in_without_the_token(hub_cluster: SlurmCluster, jupyter: Jupyter) -> None:
     for token in ("", "wrong"):

@@ -23,6 +23,9 @@ c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.cookie_secret_file = str(_state / "cookie-secret")
 c.JupyterHub.db_url = os.environ.get("JUPYTERHUB_DB_URL") or f"sqlite:///{_state}/jupyterhub.sqlite"
 
+# What differs from the pages of the hub and of jupyterhub_moss.
+c.JupyterHub.template_paths = ["/usr/share/slurm-testbed/templates"]
+
 # For programs that start and stop servers of all users: tests, for example.
 c.JupyterHub.services = [{"name": "slurm-testbed", "api_token": (_state / "api-token").read_text()}]
 c.JupyterHub.load_roles = [
