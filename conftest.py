@@ -2,4 +2,11 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "fixtures.browser", "fixtures.cluster", "fixtures.hub", "fixtures.rows.plugin"]
+pytest_plugins = [
+    "pytester",
+    "fixtures.browser",
+    "fixtures.cluster",
+    "fixtures.hub",
+    "fixtures.rows.plugin",
+    "fixtures.tasks",
+]

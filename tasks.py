@@ -607,8 +607,8 @@ def status(_: Context) -> None:
 
 @task(
     help={
-        "daemon": "munged, mariadbd, slurmdbd, slurmctld, slurmd or slurmrestd; the start if not given",
-        "host": "one of the hosts of `invoke up.cluster`; the first that runs the daemon if not given",
+        "daemon": "munged, slurmctld, slurmd, slurmdbd, slurmrestd, mariadbd, jupyterhub …; the start if not given",
+        "host": "one of the hosts of `invoke up.cluster` or `up.hub`; the first that runs the daemon if not given",
     }
 )
 def logs(_: Context, daemon: str = "", host: str = "") -> None:
@@ -626,7 +626,7 @@ def logs(_: Context, daemon: str = "", host: str = "") -> None:
     help={
         "user": "alice, bob, carol, dave or root",
         "command": "a command instead of a shell",
-        "host": "one of the hosts of `invoke up.cluster`; the controller if not given",
+        "host": "one of the hosts of `invoke up.cluster` or `up.hub`; the controller if not given",
     }
 )
 def shell(_: Context, user: str = "alice", command: str = "", host: str = "") -> None:

@@ -43,11 +43,12 @@ _DAEMON_HOSTS = ("slurmdbd", "slurmctld")
 
 @dataclass(frozen=True)
 class _Stack:
-    """What a compose file has: the images, the hosts besides the nodes, and those whose start is complete last."""
+    """What a compose file has: images, hosts besides the nodes, those whose start is complete last, seconds for it."""
 
     images: tuple[str, ...]
     hosts: tuple[str, ...]
     last_ready: tuple[str, ...]
+    deadline: float = 90
 
 
 _CLUSTER = _Stack(
@@ -62,6 +63,7 @@ _STACKS = {
         images=(*_CLUSTER.images, "slurm-jupyter", "jupyterhub"),
         hosts=(*_CLUSTER.hosts, "hub", "proxy", "jupyter"),
         last_ready=(*_CLUSTER.last_ready, "hub", "proxy", "jupyter"),
+        deadline=240,
     ),
 }
 
@@ -84,7 +86,7 @@ class SlurmCluster(Slurm):
             `this_python()` names those that its jobs need to run the caller's Python.
         shared_nfs: an NFS export, `server:/path`, for the shared tree: compose/nfs.yaml.
         repository: of other images than ours, derived from them, instead of REPOSITORY of the environment.
-        deadline: seconds until the cluster must be ready.
+        deadline: seconds until the cluster must be ready; by default 90, and 240 with a hub.
         user: who submits where no user is named.
         owner: value of the owner label; by default this process, after whose death a sweep removes the cluster.
         name: of the compose project; made up if not given.
@@ -114,7 +116,7 @@ class SlurmCluster(Slurm):
         share: Sequence[str | Path] = (),
         shared_nfs: str = "",
         repository: str | None = None,
-        deadline: float = 90,
+        deadline: float | None = None,
         user: str = "alice",
         owner: str | None = None,
         name: str | None = None,
@@ -131,7 +133,7 @@ class SlurmCluster(Slurm):
         self.nodes_wanted = nodes
         self.repository = repository
         self.keys = keys
-        self.deadline = deadline
+        self.deadline = deadline or _STACKS[stack].deadline
         self.user = user
         self.name = name or f"slurm-{secrets.token_hex(4)}"
         self._conf = dict(conf or {})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, expect
 
-from fixtures.browser import Visit
+from fixtures.browser import HUB, Visit
 from fixtures.hub import spawn
 from fixtures.lab import Lab, log_in
 from slurm_testbed import SlurmCluster
@@ -15,7 +16,8 @@ from slurm_testbed.slurm import Job
 
 USER = "carol"
 CELL = """import os, socket
-print(os.getuid(), socket.gethostname(), os.environ["SLURM_JOB_ID"], os.path.ismount("/shared"))"""
+print(os.getuid(), socket.gethostname())
+print(os.environ["SLURM_JOB_ID"], os.path.ismount("/shared"))"""
 
 
 @pytest.fixture
@@ -25,22 +27,28 @@ def slurm(hub_cluster: SlurmCluster) -> SlurmCluster:
     return hub_cluster
 
 
+@pytest.fixture
+def visit(slurm: SlurmCluster, browse: Callable[[SlurmCluster], Visit]) -> Visit:
+    """An empty page of a browser."""
+    return browse(slurm)
+
+
 @pytest.mark.parametrize("user", [USER, "nobody-here"])
 def test_who_may_not_log_in_is_told_so_on_the_page(slurm: SlurmCluster, visit: Visit, user: str) -> None:
-    log_in(visit.page, slurm.hub, user, "wrong")
+    log_in(visit.page, user, "wrong")
 
     expect(visit.page.get_by_text("Invalid username or password")).to_be_visible()
     expect(visit.page.get_by_label("Username")).to_have_value(user)
 
 
-@pytest.mark.row("H-09.2", "H-09.3", "H-09.4", "H-09.5", "H-09.6")
+@pytest.mark.row("H-09.1", "H-09.2", "H-09.3", "H-09.4", "H-09.5", "H-09.6")
 def test_walk_from_login_to_a_cell_and_back(slurm: SlurmCluster, visit: Visit) -> None:
     page, lab = visit.page, Lab(visit.page)
-    page.goto(slurm.hub.url)
-    expect(page).to_have_url(re.compile("/hub/login"))
+    page.goto("/")
+    expect(page).to_have_url(f"{HUB}/hub/login?next=%2Fhub%2F")
     visit.picture("login")
 
-    log_in(page, slurm.hub, USER, slurm.hub.passwords()[USER])
+    log_in(page, USER, slurm.hub.passwords()[USER])
     page.get_by_role("button", name="Start My Server").click()
     lab.wait()
     (job,) = _jobs(slurm)
@@ -50,7 +58,7 @@ def test_walk_from_login_to_a_cell_and_back(slurm: SlurmCluster, visit: Visit) -
     expect(output).to_have_text(f"1002 {record.nodes} {job.id} True")
     visit.picture("lab")
 
-    page.goto(f"{slurm.hub.url}/hub/home")
+    page.goto("/hub/home")
     page.get_by_role("button", name="Stop My Server").click()
     expect(page.get_by_role("button", name="Start My Server")).to_be_visible()
 
@@ -64,7 +72,7 @@ def test_job_is_submitted_in_a_terminal_and_held_released_and_cancelled_in_the_t
     slurm: SlurmCluster, visit: Visit
 ) -> None:
     spawn(slurm, USER)
-    log_in(visit.page, slurm.hub, USER, slurm.hub.passwords()[USER], then=f"/user/{USER}/lab")
+    log_in(visit.page, USER, slurm.hub.passwords()[USER], then=f"/user/{USER}/lab")
     lab = Lab(visit.page)
     lab.wait()
     lab.hide_files()

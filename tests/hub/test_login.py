@@ -7,6 +7,7 @@ import requests
 
 from slurm_testbed import SlurmCluster
 from slurm_testbed.compose import Hub
+from slurm_testbed.errors import HubError
 
 
 def log_in(hub: Hub, user: str, password: str) -> requests.Response:
@@ -43,6 +44,22 @@ def test_wrong_password_and_unknown_user_are_refused_in_words(hub: Hub, user: st
 
     assert page.status_code == 403
     assert "Invalid username or password" in page.text
+
+
+def test_api_refuses_an_unknown_user_and_a_wrong_token_in_words(hub_cluster: SlurmCluster) -> None:
+    hub = hub_cluster.hub
+    for path, status, words in (
+        ("users/nobody-here", 400, "Failed to create user: nobody-here"),
+        ("users/nobody-here/server", 404, "Not Found"),
+    ):
+        with pytest.raises(HubError, match=words) as caught:
+            hub.api("POST", path)
+        assert caught.value.status == status
+    with pytest.raises(HubError, match="Missing or invalid credentials") as caught:
+        hub.api("POST", "users/alice/server", headers={"Authorization": "token wrong"})
+
+    assert caught.value.status == 403
+    assert hub_cluster.queue() == []
 
 
 def test_password_of_one_is_not_that_of_another(hub: Hub) -> None:

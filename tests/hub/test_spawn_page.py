@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from fixtures.browser import Visit
+from fixtures.browser import HUB, Visit
 from fixtures.hub import HubStart, stop_all
 from fixtures.lab import Lab, log_in
 from slurm_testbed import SlurmCluster
@@ -55,11 +55,18 @@ def slurm(request: pytest.FixtureRequest, _moss: SlurmCluster, slurm_release: Re
 
 
 @pytest.fixture
-def page(slurm: SlurmCluster, visit: Visit) -> Page:
+def visit(slurm: SlurmCluster, browse: Callable[[SlurmCluster], Visit]) -> Visit:
     """The spawn page, its script run."""
-    log_in(visit.page, slurm.hub, USER, slurm.hub.passwords()[USER], then="/hub/spawn")
+    visit = browse(slurm)
+    log_in(visit.page, USER, slurm.hub.passwords()[USER], then="/hub/spawn")
     expect(visit.page.get_by_role("heading", name="Server Options")).to_be_visible()
     expect(visit.page.locator("#maximumCores + label")).to_have_text("Maximum: 28 cores")
+    return visit
+
+
+@pytest.fixture
+def page(visit: Visit) -> Page:
+    """The spawn page alone."""
     return visit.page
 
 
@@ -106,7 +113,7 @@ def test_advanced_tab_adds_the_hidden_partition_nodes_and_gpus_within_their_boun
         field.fill(too_many)
         page.get_by_role("button", name="Start").click()
         assert "must be less than or equal to" in field.evaluate("field => field.validationMessage")
-        assert page.url.endswith("/hub/spawn")
+        assert page.url == f"{HUB}/hub/spawn"
         field.fill("1")
 
 

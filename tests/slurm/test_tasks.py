@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from slurm_testbed import engine
+from fixtures.tasks import Invoke
 from slurm_testbed.releases import Release
-
-ROOT = Path(__file__).resolve().parents[2]
-Invoke = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def invoke() -> Iterator[Invoke]:
-    """Run a task; clusters of `up` belong to this test alone, and are removed after it, or by a sweep if we die."""
-    env = {**os.environ, "SLURM_TESTBED_UP_OWNER": f"{engine.owner()}/{uuid.uuid4().hex}"}
-
-    def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "invoke", *arguments]
-        return subprocess.run(argv, cwd=ROOT, env=env, input=stdin, capture_output=True, text=True, check=False)
-
-    yield run
-    run("down")
 
 
 def test_up_shows_a_job_and_down_removes_it(invoke: Invoke, slurm_release: Release) -> None:

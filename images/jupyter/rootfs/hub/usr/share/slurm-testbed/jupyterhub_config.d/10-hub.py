@@ -23,6 +23,9 @@ c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.cookie_secret_file = str(_state / "cookie-secret")
 c.JupyterHub.db_url = os.environ.get("JUPYTERHUB_DB_URL") or f"sqlite:///{_state}/jupyterhub.sqlite"
 
+# A server's first answer: on a busy node JupyterLab alone is loaded for longer than the 30 s that are the default.
+c.Spawner.http_timeout = 120
+
 # What differs from the pages of the hub and of jupyterhub_moss.
 c.JupyterHub.template_paths = ["/usr/share/slurm-testbed/templates"]
 
