@@ -29,4 +29,3 @@ def test_ten_users_at_once_all_get_a_server(hub_start: HubStart) -> None:
     assert {record.state for record in records} == {"RUNNING"}
     assert [record.fields["UserId"].partition("(")[0] for record in records] == USERS
     assert sorted(record.fields["NodeList"] for record in records) == ["n1"] * 5 + ["n2"] * 5
-    print("\n".join(f"{server.user}: {server.seconds:.1f} s" for server in servers))

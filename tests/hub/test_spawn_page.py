@@ -128,7 +128,7 @@ def test_duration_over_the_partitions_limit_is_refused_on_the_page(slurm: SlurmC
     assert slurm.queue() == []
 
 
-@pytest.mark.row("M-02.2", "M-05.1", "M-05.2", "M-05.3", "M-05.4")
+@pytest.mark.row("H-16.2", "M-02.2", "M-05.1", "M-05.2", "M-05.3", "M-05.4")
 def test_start_on_the_simple_tab_submits_exactly_what_is_chosen(slurm: SlurmCluster, page: Page) -> None:
     _choose(page, "Partition 2")
     _choose(page, "Half: 64 cores")
@@ -143,7 +143,10 @@ def test_start_on_the_simple_tab_submits_exactly_what_is_chosen(slurm: SlurmClus
         "TimeLimit": "01:00:00",
         "TresPerNode": "gres/gpu:V100-SXM2-32GB:1",
     }
-    Lab(page).wait()
+    lab = Lab(page)
+    lab.wait()
+    lab.new_notebook()
+    assert lab.run_cell('import os; print(os.environ["CUDA_VISIBLE_DEVICES"])').inner_text().strip() in {"0", "1"}
 
 
 @pytest.mark.row("M-05.1", "M-05.2", "M-05.4")
