@@ -165,8 +165,9 @@ class SlurmContainer(ContainerLife, Slurm):
         deadline = self.deadline * self._place.speed
         done = self.substrate.exec(self.name, ["slurm-ready", "--wait", str(int(deadline))])
         if done.returncode:
-            if not done.stdout:
-                # A container that ends takes the command with it, and for a moment more is said to run.
+            if done.returncode != 1 or not done.stdout:
+                # A container that ends takes the command with it (137), or the engine did not come to start it (126), and
+                # for a moment more is said to run.
                 with contextlib.suppress(requests.RequestException):
                     self.container.wait(timeout=3)
             self.container.reload()
