@@ -166,8 +166,8 @@ class SlurmContainer(ContainerLife, Slurm):
         done = self.substrate.exec(self.name, ["slurm-ready", "--wait", str(int(deadline))])
         if done.returncode:
             if done.returncode != 1 or not done.stdout:
-                # A container that ends takes the command with it (137), or the engine did not come to start it (126), and
-                # for a moment more is said to run.
+                # A container that ends takes the command with it (137), or the engine did not come to start it (126);
+                # for a moment more the container is said to run.
                 with contextlib.suppress(requests.RequestException):
                     self.container.wait(timeout=3)
             self.container.reload()

@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 import docker
 import docker.errors
+import requests
 from docker.models.containers import Container
 
 from slurm_testbed import engine, vm
@@ -34,6 +35,8 @@ _COMMON = "/usr/lib/slurm-testbed/common.sh"
 _SERVICE_SECONDS = 15
 #: Seconds in which an ordinary machine's engine says something.
 _REQUEST_SECONDS = 120
+#: Seconds that a command may be silent on an ordinary machine: a job that srun waits for, for example.
+_SILENT_SECONDS = 600
 #: How a daemon that was started shows that it takes requests.
 _LISTENS = {
     "munged": "test -S /run/munge/munge.socket.2",
@@ -59,9 +62,16 @@ def _exec(
     api = cast(docker.DockerClient, container.client).api
     made = api.exec_create(container.id, argv, user=user, environment=dict(env), workdir=workdir)["Id"]
     # Private, but what every call of the API in docker itself is made of.
-    answer = api._post_json(api._url("/exec/{0}/start", made), data={"Tty": False, "Detach": False}, stream=True)  # type: ignore[attr-defined]
+    start = {"data": {"Tty": False, "Detach": False}, "stream": True, "timeout": _SILENT_SECONDS * speed}
+    answer = api._post_json(api._url("/exec/{0}/start", made), **start)  # type: ignore[attr-defined]
     api._raise_for_status(answer)  # type: ignore[attr-defined]
-    body = answer.raw.read()
+    try:
+        body = answer.content
+    except requests.ConnectionError as error:
+        raise EngineError(
+            f"{argv[0]} in {container.name} said nothing for {_SILENT_SECONDS * speed:.0f} s",
+            hint="let a command that is silent for so long write to a file, and wait for that",
+        ) from error
     streams = {1: bytearray(), 2: bytearray()}
     at = 0
     while at + _FRAME.size <= len(body):
