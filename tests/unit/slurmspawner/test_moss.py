@@ -156,9 +156,10 @@ def test_stock_lets_the_rest_api_through(make_spawner: Make) -> None:
     """Starts to fail on the day that jupyterhub-moss checks."""
     asked = {"default_url": "", "root_dir": "", "environment_id": "", "environment_path": "", "environment_modules": ""}
 
-    submitted = job_options(make(make_spawner, STOCK), **asked, partition="debug", nprocs=999, runtime="99:00:00")
+    submitted = job_options(make(make_spawner, STOCK), **asked, partition="debug", nprocs=999, runtime="", gres="gpu:9")
 
-    assert (submitted["nprocs"], submitted["runtime"]) == (999, "99:00:00")
+    # Without a time the partition's own limit is the job's, whatever max_runtime says.
+    assert (submitted["nprocs"], submitted["runtime"], submitted["gres"]) == (999, "", "gpu:9")
 
 
 def test_rest_spawn_without_options_is_what_the_page_begins_with(make_spawner: Make) -> None:
@@ -183,6 +184,13 @@ def test_page_without_a_folder_keeps_the_sites(make_spawner: Make) -> None:
         assert job_options(spawner, **options)["notebook_dir"] == folder
 
 
+def test_partition_without_a_limit_gives_an_hour_and_takes_days(make_spawner: Make) -> None:
+    partitions = {"debug": PARTITION}
+
+    assert job_options(make(make_spawner, partitions=partitions))["runtime"] == "1:00:00"
+    assert job_options(make(make_spawner, partitions=partitions), runtime="99-0")["runtime"] == "99-0"
+
+
 def test_shortest_partition_gives_its_own_limit(make_spawner: Make) -> None:
     assert job_options(make(make_spawner), partition="short")["runtime"] == "0:30:00"
 
@@ -199,6 +207,21 @@ def test_gpus_and_all_cores_are_asked_for_as_the_page_does(make_spawner: Make) -
         assert (submitted["gres"], submitted["options"].split(), submitted["memory"]) == (
             "gpu:v100:2", ["--exclusive"], "1G",
         )  # fmt: skip
+
+
+@pytest.mark.row("M-02.9")
+@pytest.mark.parametrize(("kind", "srun"), [(STOCK, "srun"), (OURS, "srun --export=ALL")])
+def test_step_has_the_path_that_the_script_sets(make_spawner: Make, kind: type, srun: str) -> None:
+    """sbatch's --export by names holds for srun too: https://slurm.schedmd.com/sbatch.html#OPT_export"""
+    spawner = make(make_spawner, kind, batch_script=kind.class_traits()["batch_script"].default_value)
+    values = {**spawner.get_req_subvars(), "prologue": "export PATH=/opt/lab/bin:$PATH", "cmd": "the-server"}
+    script = run(spawner._get_batch_script(**values, output="/dev/null"))
+
+    assert f"\n{srun} the-server\n" in script
+    (names,) = [
+        line.partition("=")[2].split(",") for line in script.splitlines() if "--export=" in line and "#" in line
+    ]
+    assert "PATH" not in names, "the hub passes it now: ours can go"
 
 
 def test_user_cannot_give_what_is_derived(make_spawner: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -94,7 +95,42 @@ def test_log_has_no_token(
     assert ("the-token" in caplog.text) == logged
 
 
-def test_progress_says_each_thing_once(make_spawner: Make) -> None:
+@pytest.mark.parametrize(("kind", "times"), [(STOCK, 2), (OURS, 1)])
+def test_progress_says_each_thing_once(make_spawner: Make, kind: type, times: int) -> None:
+    spawner = make_spawner(kind, job_id="5")
+    spawner.job_status = "PENDING N/A (Resources) n/a"
+
+    async def listen() -> list[str]:
+        said: list[str] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                async for event in spawner.progress():
+                    said.append(event["message"])  # noqa: PERF401 # it never comes to an end
+        return said
+
+    assert len(run(listen())) == times
+
+
+@pytest.mark.parametrize(("kind", "started"), [(STOCK, False), (OURS, True)])
+def test_port_ends_the_wait_at_once(make_spawner: Make, kind: type, started: bool) -> None:
+    spawner = make_spawner(kind, batch_submit_cmd=prints("5"), batch_query_cmd=RUNNING, startup_poll_interval=9)
+    spawner.state_gethost = lambda: "127.0.0.1"
+
+    async def start() -> bool:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        start = asyncio.ensure_future(spawner.start())
+        await asyncio.sleep(0.5)
+        spawner.port = server.sockets[0].getsockname()[1]
+        await asyncio.wait([start], timeout=4)
+        server.close()
+        done = start.done()
+        start.cancel()
+        return done
+
+    assert run(start()) == started
+
+
+def test_progress_tells_job_and_reason(make_spawner: Make) -> None:
     spawner = make_spawner(OURS)
 
     async def listen() -> list[str]:

@@ -129,7 +129,7 @@ class MOSlurmSpawner(jupyterhub_moss.MOSlurmSpawner, SlurmSpawner):  # type: ign
         if options.partition not in partitions:
             raise Refused(f"partition {options.partition} is not available; there are {', '.join(partitions)}")
         info = partitions[options.partition]
-        options.runtime = options.runtime or written(min(_DURATION, timedelta(seconds=info.max_runtime)))
+        options.runtime = options.runtime or written(min(_DURATION, _longest(info)))
         options.default_url = options.default_url or self._site[0]
         options.root_dir = options.root_dir or self._site[1]
         _check(options, info)
@@ -145,10 +145,16 @@ def _first(partitions: dict[str, PartitionInfo]) -> str:
     return next((name for name, info in partitions.items() if info.simple), next(iter(partitions)))
 
 
+def _longest(info: PartitionInfo) -> timedelta:
+    """A partition's limit; no limit is more seconds than a timedelta takes back."""
+    unlimited = info.max_runtime >= timedelta.max.total_seconds()
+    return timedelta.max if unlimited else timedelta(seconds=info.max_runtime)
+
+
 def _check(options: UserOptions, info: PartitionInfo) -> None:
     """Refuse what is beyond a partition's limits."""
     beyond = []
-    longest = timedelta(seconds=info.max_runtime)
+    longest = _longest(info)
     if time_limit(options.runtime) > longest:
         beyond.append(f"the job's time is {options.runtime}, at most {written(longest)}")
     if options.nprocs > info.max_nprocs:

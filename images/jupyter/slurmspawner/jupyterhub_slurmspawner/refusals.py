@@ -7,12 +7,16 @@ import re
 from jupyterhub.spawner import SpawnException
 
 _SBATCH = re.compile(r"^sbatch: (?:error: )?(.+)$", re.MULTILINE)
-# Errors of the way to slurmctld: the job may be there all the same.
+# Errors of the way to slurmctld, before the request was sent, and after:
+# https://github.com/SchedMD/slurm/blob/master/src/common/slurm_errno.c
+_NOT_SENT = re.compile(
+    r"\(connect failure\)|Protocol authentication error|Munge encode failed|Invalid authentication credential"
+    r"|Connection refused|standby mode",
+    re.IGNORECASE,
+)
 _NO_ANSWER = re.compile(
     r"Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted|Unexpected message received"
-    r"|Protocol authentication error|Connection (?:refused|reset|timed out)|standby mode"
-    r"|Communication connection failure|Header lengths are longer|Invalid authentication credential"
-    r"|Munge encode failed",
+    r"|Connection (?:reset|timed out)|Communication connection failure|Header lengths are longer",
     re.IGNORECASE,
 )
 
@@ -40,10 +44,15 @@ class Refused(NotStarted):
 
 
 class Unavailable(NotStarted):
-    """Slurm does not answer, or has no room in time: HTTP 503."""
+    """Slurm does not answer, or has no room in time: HTTP 503.
 
-    def __init__(self, message: str) -> None:
+    Attributes:
+        perhaps: whether there may be a job all the same.
+    """
+
+    def __init__(self, message: str, *, perhaps: bool = True) -> None:
         super().__init__(message, reason="unavailable", status_code=503)
+        self.perhaps = perhaps
 
 
 class Ended(NotStarted):
@@ -70,6 +79,6 @@ def refusal(stderr: str) -> NotStarted | None:
     words = "; ".join(_SBATCH.findall(stderr))
     if not words:
         return None
-    if _NO_ANSWER.search(words):
-        return Unavailable(f"Slurm does not answer: {words}")
+    if _NOT_SENT.search(words) or _NO_ANSWER.search(words):
+        return Unavailable(f"Slurm does not answer: {words}", perhaps=not _NOT_SENT.search(words))
     return Refused(f"Slurm refused the job: {words}")

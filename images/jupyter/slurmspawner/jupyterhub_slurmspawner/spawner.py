@@ -10,6 +10,7 @@ from typing import Any
 
 import batchspawner
 from batchspawner import JobStatus, format_template
+from sqlalchemy.orm import object_session
 from traitlets import Unicode, observe
 
 from jupyterhub_slurmspawner.queue import is_gone, job_status, reason_of, run_of, state_of
@@ -35,6 +36,12 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
     batch_find_cmd = Unicode(
         "squeue -h --user={username} --states=all -o '%i %T %k'",
         help="Lists the user's jobs: id, state, comment.",
+    ).tag(config=True)
+
+    req_srun = Unicode(
+        # The script's own --export, by names, would be srun's too, and leave out what the script sets: PATH, for one.
+        "srun --export=ALL",
+        help="What runs the server as a step of its job; empty to run it without a step.",
     ).tag(config=True)
 
     #: The comment of the job; empty once it is certain that there is no job.
@@ -71,7 +78,8 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
     def _record(self) -> None:
         """Keep the state at once: the hub itself does so only after the start."""
         self.orm_spawner.state = self.get_state()
-        self.db.commit()
+        if session := object_session(self.orm_spawner):
+            session.commit()
 
     # --- commands ----------------------------------------------------------------------------------------
 
@@ -151,7 +159,7 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
         except RuntimeError as error:
             known = refusal(str(error))
             # sbatch may give up on an answer that was on its way; any other error means that there is no job.
-            if not isinstance(known, Unavailable):
+            if not (isinstance(known, Unavailable) and known.perhaps):
                 self.job_mark = ""
             raise known or error from None
         return str(self.parse_job_id(output))

@@ -1,24 +1,9 @@
-"""Servers are jobs: batchspawner's SlurmSpawner with a batch script."""
+"""What every spawner's jobs have: their logs on the shared tree, JupyterLab, a hub that asks often at first."""
 
 import os
 from pathlib import Path
 
-import batchspawner  # noqa: F401  # gives the hub the address to which a started server tells its port
-
 c = get_config()  # noqa: F821  # traitlets' own, in configuration files
-
-c.JupyterHub.spawner_class = "batchspawner.SlurmSpawner"
-
-c.SlurmSpawner.batch_script = """#!/bin/bash
-#SBATCH --job-name=jupyterhub-{username}
-#SBATCH --partition=debug
-#SBATCH --nodes=1
-#SBATCH --cpus-per-task=2
-#SBATCH --mem=4G
-#SBATCH --time=04:00:00
-
-{cmd}
-"""
 
 _logs = Path("/shared/jupyterhub-logs")
 _output = f" --output={_logs}/{{username}}-%j.out --error={_logs}/{{username}}-%j.err" if _logs.is_dir() else ""
