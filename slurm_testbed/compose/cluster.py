@@ -81,6 +81,7 @@ class SlurmCluster(Slurm):
         cgroups: hold jobs in cgroups on the nodes: compose/cgroups.yaml.
         keys: keys to use; by default the head node makes them.
         conf: fragments of slurm.conf by file name; the name of one of ours replaces it.
+        hub_conf: fragments of JupyterHub's configuration likewise, for the stack `hub`.
         env: further settings of all hosts: docs/images.md.
         share: folders of this machine that every host sees under the same path, for `on_path`;
             `this_python()` names those that its jobs need to run the caller's Python.
@@ -112,6 +113,7 @@ class SlurmCluster(Slurm):
         cgroups: bool = False,
         keys: ClusterKeys | None = None,
         conf: Mapping[str, str] | None = None,
+        hub_conf: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         share: Sequence[str | Path] = (),
         shared_nfs: str = "",
@@ -136,7 +138,11 @@ class SlurmCluster(Slurm):
         self.deadline = deadline or _STACKS[stack].deadline
         self.user = user
         self.name = name or f"slurm-{secrets.token_hex(4)}"
-        self._conf = dict(conf or {})
+        if hub_conf and stack != "hub":
+            raise UsageError(f"the stack {stack} has no hub that hub_conf could be for", hint='give stack="hub"')
+        self._conf = {"slurmctld": _fragments("/etc/slurm/slurm.conf.d", conf)}
+        if hub_conf:
+            self._conf["hub"] = _fragments("/etc/jupyterhub/jupyterhub_config.d", hub_conf)
         self._owner, self._outlives = owner, owner is not None
         self._folder = Path(tempfile.gettempdir()) / f"{self.name}-compose"
         folder = data.compose()
@@ -218,14 +224,15 @@ class SlurmCluster(Slurm):
     def _run_hosts(self, client: docker.DockerClient, only: Sequence[str] = ()) -> None:
         """Make the hosts, or some of them only, what the compose files say, and wait until they are ready."""
         began = time.monotonic()
-        files = {f"/etc/slurm/slurm.conf.d/{name}": text.encode() for name, text in self._conf.items()}
-        if self.keys or files:
+        if self.keys or any(self._conf.values()):
             # Copied in before the first process runs, not mounted: any engine can.
-            self.project.run("up", "--no-start")
-            head = ContainerSubstrate(self.project.containers(client)["slurmctld"])
-            head.put("slurmctld", files)
+            self.project.run("up", "--no-start", *only)
+            created = self.project.containers(client)
+            for host in self._conf.keys() & created.keys():
+                ContainerSubstrate(created[host]).put(host, self._conf[host])
             if self.keys:
                 keys = {"munge.key": self.keys.munge.data, "jwt_hs256.key": self.keys.jwt.data}
+                head = ContainerSubstrate(created["slurmctld"])
                 head.put("slurmctld", {f"/run/secrets/{name}": key for name, key in keys.items()}, mode=0o400)
         self.project.run("up", "--detach", *only)
         host = "127.0.0.1" if not is_remote(client) else str(client.api.base_url.split("//")[1].split(":")[0])
@@ -460,6 +467,10 @@ def further_node(
 def _settings(share: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     volumes = {"volumes": [f"{place}:{place}" for place in share]} if share else {}
     return {**volumes, **({"environment": dict(env)} if env else {})}
+
+
+def _fragments(folder: str, texts: Mapping[str, str] | None) -> dict[str, bytes]:
+    return {f"{folder}/{name}": text.encode() for name, text in (texts or {}).items()}
 
 
 def _fatal(log: str) -> list[str]:

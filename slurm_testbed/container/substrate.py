@@ -31,8 +31,8 @@ _FRAME = struct.Struct(">BxxxL")
 _SERVICES = "/run/slurm-testbed/services"
 _READY = "/run/slurm-testbed/ready"
 _COMMON = "/usr/lib/slurm-testbed/common.sh"
-#: Seconds in which an ordinary machine stops or starts a daemon.
-_SERVICE_SECONDS = 15
+#: Seconds in which an ordinary machine stops or starts a daemon; JupyterHub takes longest.
+_SERVICE_SECONDS = 60
 #: Seconds in which an ordinary machine's engine says something.
 _REQUEST_SECONDS = 120
 #: Seconds that a command may be silent on an ordinary machine: a job that srun waits for, for example.

@@ -12,37 +12,31 @@ from fixtures.browser import HUB, Visit
 from fixtures.hub import HubStart, stop_all
 from fixtures.lab import Lab, log_in
 from slurm_testbed import SlurmCluster
-from slurm_testbed.errors import HubError
 from slurm_testbed.pytest_plugin import note_cluster
 from slurm_testbed.releases import Release
 from slurm_testbed.slurm import JobRecord
 
 FRAGMENT = Path(__file__).parents[2] / "fixtures/moss/30-spawner.py"
-#: The partitions that the fragment offers, as large and as long; every node has what one of them asks for.
-CONF = """
-PartitionName=partition_1 Nodes=n1 MaxTime=12:00:00
-PartitionName=partition_2 Nodes=n2 MaxTime=1:00:00
-PartitionName=partition_3 Nodes=ALL MaxTime=12:00:00
-"""
-GPUS = {"SLURM_NODE_GRES": "gpu:V100-SXM2-32GB:2"}
+#: The partitions that the fragment offers, as large and as long, on nodes of 128 processors that no machine here has:
+#: jobs are bound to none.
+CONF = {
+    "31-tracking-cgroup.conf": "ProctrackType=proctrack/linuxproc\nJobAcctGatherType=jobacct_gather/linux\n",
+    "32-tasks.conf": "TaskPlugin=task/none\n",
+    "80-partitions.conf": "PartitionName=partition_1 Nodes=n1 MaxTime=12:00:00\n"
+    "PartitionName=partition_2 Nodes=n2 MaxTime=1:00:00\n"
+    "PartitionName=partition_3 Nodes=ALL MaxTime=12:00:00\n",
+}
+ENV = {"SLURM_NODE_GRES": "gpu:V100-SXM2-32GB:2", "SLURM_CGROUP": "none"}
 USER = "dave"
 
 
 @pytest.fixture(scope="module")
 def _moss(hub_start: HubStart) -> Iterator[SlurmCluster]:
-    with hub_start(nodes=2, cpus=128, memory=16000, conf={"80-partitions.conf": CONF}, env=GPUS) as cluster:
-        folder = "/etc/jupyterhub/jupyterhub_config.d"
-        cluster.substrate.put("hub", {f"{folder}/{FRAGMENT.name}": FRAGMENT.read_bytes()})
-        cluster.substrate.service("hub", "jupyterhub", "kill")
-        cluster.wait_until(lambda: _answers(cluster), "the hub to answer", deadline=60)
+    # moss's script has sbatch's --get-user-env: slurmd makes a namespace for it, and ends where it may not. It may with
+    # the capabilities for cgroups.
+    fragment = {FRAGMENT.name: FRAGMENT.read_text()}
+    with hub_start(nodes=2, cpus=128, memory=16000, cgroups=True, conf=CONF, hub_conf=fragment, env=ENV) as cluster:
         yield cluster
-
-
-def _answers(cluster: SlurmCluster) -> bool:
-    try:
-        return cluster.hub.api("GET", "").ok
-    except HubError:
-        return False
 
 
 @pytest.fixture

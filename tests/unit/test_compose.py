@@ -33,3 +33,8 @@ def test_unknown_stack_is_refused_with_those_that_there_are() -> None:
         SlurmCluster("24.11", stack="nonsense")
 
     assert "cluster, hub" in str(caught.value)
+
+
+def test_configuration_of_a_hub_is_refused_where_there_is_none() -> None:
+    with pytest.raises(UsageError, match="the stack cluster has no hub"):
+        SlurmCluster("24.11", hub_conf={"30-spawner.py": ""})
