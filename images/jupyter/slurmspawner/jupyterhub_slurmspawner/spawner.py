@@ -287,7 +287,7 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
         """
         if self._submission and not self.job_id:
             await asyncio.wait([self._submission])
-            if not self._submission.exception():
+            if not self._submission.cancelled() and not self._submission.exception():
                 self.job_id = self._submission.result()
         await self._end_job(now=now)
 
