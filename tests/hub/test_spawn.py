@@ -37,7 +37,7 @@ def test_job_shows_exactly_what_the_script_says(hub_cluster: SlurmCluster, serve
     fields = server.job.record().fields
     script = hub_cluster.run(["scontrol", "write", "batch_script", str(server.job.id), "-"]).stdout
     config = hub_cluster.run(
-        ["grep", "-rh", "spawner_class", "/usr/share/slurm-testbed/jupyterhub_config.d"], host="hub"
+        ["grep", "-Rh", "spawner_class", "/usr/share/slurm-testbed/jupyterhub_config.d"], host="hub"
     ).stdout
 
     assert 'spawner_class = "batchspawner.SlurmSpawner"' in config
