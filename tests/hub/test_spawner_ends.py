@@ -14,7 +14,6 @@ from slurm_testbed import SlurmCluster
 pytestmark = pytest.mark.hub_config("ours.py", "asked.py", "quick.py")
 
 
-@pytest.mark.smoke
 @pytest.mark.row("H-20.1", "H-20.4")
 def test_job_cancelled_from_outside_is_noticed_within_the_poll_interval(hub_cluster: SlurmCluster) -> None:
     server = spawn(hub_cluster, "alice")

@@ -24,7 +24,6 @@ def fields_of(slurm: SlurmCluster, user: str, **options: str) -> dict[str, str]:
     return {name: fields[name] for name in names}
 
 
-@pytest.mark.smoke
 @pytest.mark.row("H-07.1")
 def test_plain_example_is_what_the_image_has(hub_cluster: SlurmCluster) -> None:
     """tests/hub/test_spawn.py has its job."""

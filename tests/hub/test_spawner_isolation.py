@@ -25,7 +25,6 @@ def token_of(server: Server) -> str:
     return token
 
 
-@pytest.mark.smoke
 @pytest.mark.row("H-21.1")
 def test_one_user_reaches_neither_server_nor_files_of_another(hub_cluster: SlurmCluster) -> None:
     with ThreadPoolExecutor() as threads:

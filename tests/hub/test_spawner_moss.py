@@ -70,7 +70,6 @@ def of_sinfo(slurm: SlurmCluster) -> dict[str, str]:
     return {name: found[name] for name in PARTITIONS}
 
 
-@pytest.mark.smoke
 @pytest.mark.row("M-01.1", "M-01.2", "M-02.1", "M-02.8")
 def test_page_has_the_documents_partitions(moss: SlurmCluster) -> None:
     page = page_of(moss, log_in(moss.hub, "alice"))
