@@ -368,7 +368,7 @@ class Slurm:
                 lambda: is_idle(state()),
                 f"the dynamic node {name} to join",
                 deadline=deadline,
-                state=lambda: f"{state()}; its host says: {tail(self.substrate.logs(self.host_of_node(name)), 3)}",
+                state=lambda: f"{state()}; its host says: {tail(self.substrate.logs(self.host_of_node(name)), 6)}",
             )
         except BaseException:
             self.substrate.remove_node(name)

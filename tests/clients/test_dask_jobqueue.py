@@ -9,6 +9,9 @@ import pytest
 
 from tests.clients.conftest import Sessions
 
+#: Dask asks a worker to end before it cancels the worker's job: either may come first.
+OVER = {"CANCELLED", "COMPLETED"}
+
 
 @pytest.fixture
 def seen(session: Sessions) -> Mapping[str, Any]:
@@ -25,10 +28,10 @@ def test_workers_compute_in_two_jobs(seen: Mapping[str, Any], session: Sessions)
     assert set(names) == set(seen["two"])
 
 
-def test_scaling_down_cancels_a_job(seen: Mapping[str, Any], session: Sessions) -> None:
+def test_scaling_down_ends_a_job(seen: Mapping[str, Any], session: Sessions) -> None:
     assert len(seen["one"]) == 1
     (gone,) = set(seen["two"]) - set(seen["one"])
-    assert states(session, gone) == {"CANCELLED"}
+    assert states(session, gone) <= OVER
     assert seen["after"] == 9, "the worker that stayed does not compute"
 
 
@@ -36,16 +39,17 @@ def test_adapting_ends_idle_jobs_and_submits_one_for_work(seen: Mapping[str, Any
     assert seen["none"] == []
     job, _ = seen["woken"]
     assert job not in seen["two"]
-    assert states(session, *seen["one"]) == {"CANCELLED"}
+    assert states(session, *seen["one"]) <= OVER
 
 
 def test_closing_leaves_no_job(seen: Mapping[str, Any], session: Sessions) -> None:
     assert seen["closed"] == []
     job, _ = seen["woken"]
-    assert states(session, job) == {"CANCELLED"}
+    assert states(session, job) <= OVER
 
 
 def states(session: Sessions, *jobs: str) -> set[str]:
     """The states of jobs for sacct, without by whom they were cancelled."""
     records = session.slurm.sacct("--allocations", "--jobs", ",".join(jobs), "--format=State")
+    assert len(records) == len(jobs), records
     return {record["State"].split()[0] for record in records}

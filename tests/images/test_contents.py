@@ -230,7 +230,8 @@ def test_nothing_under_images_names_an_architecture() -> None:
     for path in sorted(data.images().rglob("*")):
         if path.is_file():
             for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-                if match := ARCHITECTURE.search(line):
+                # The spawn page shows a partition's architecture, and nothing more is done with it.
+                if (match := ARCHITECTURE.search(line)) and '"architecture": ' not in line:
                     found.append(f"{path}:{number}: {match[0]}")
 
     assert not found, "\n".join(found)
