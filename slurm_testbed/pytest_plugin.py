@@ -14,7 +14,7 @@ from slurm_testbed import engine
 from slurm_testbed.compose import SlurmCluster
 from slurm_testbed.container import SlurmContainer
 from slurm_testbed.errors import SlurmTestbedError, UsageError
-from slurm_testbed.evidence import collect
+from slurm_testbed.evidence import collect, gathered
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.on_path import commands_on_path
 from slurm_testbed.releases import Release, Releases
@@ -22,6 +22,7 @@ from slurm_testbed.share import this_python
 from slurm_testbed.slurm import Slurm
 
 _CLUSTER = pytest.StashKey[Slurm]()
+_ENDED = pytest.StashKey[list[tuple[str, str]]]()
 #: Names an NFS export that the engine's host reaches.
 NFS_VARIABLE = "SHARED_NFS"
 
@@ -220,10 +221,20 @@ def note_cluster(request: pytest.FixtureRequest, cluster: Slurm, release: Releas
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Gather the evidence of clusters that the test starts itself, and that its failure ends."""
+    with gathered() as item.stash[_ENDED]:
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the daemons' logs to the report of a test that failed."""
     report = yield
     cluster = item.stash.get(_CLUSTER, None)
-    if report.failed and report.when == "call" and cluster is not None:
-        report.sections += collect(cluster)
+    if report.failed and report.when == "call":
+        ended = item.stash[_ENDED]
+        report.sections += ended
+        if cluster is not None:
+            report.sections += collect(cluster)
     return report

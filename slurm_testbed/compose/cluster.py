@@ -28,6 +28,7 @@ from slurm_testbed.compose.substrate import ComposeSubstrate
 from slurm_testbed.container.life import check_image, is_remote
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import EngineError, NotReadyError, UsageError, tail
+from slurm_testbed.evidence import leave
 from slurm_testbed.images import image_name
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.releases import Releases
@@ -298,6 +299,7 @@ class SlurmCluster(Slurm):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        leave(self, error)
         self.stop()
 
     # --- upgrade ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 import docker
@@ -19,6 +20,7 @@ from slurm_testbed import engine
 from slurm_testbed.container.life import ContainerLife, StartedContainer, is_remote
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import EngineError, NotReadyError, UsageError
+from slurm_testbed.evidence import leave
 from slurm_testbed.images import image_name
 from slurm_testbed.keys import ClusterKeys
 from slurm_testbed.readiness import Timeline
@@ -108,6 +110,12 @@ class SlurmContainer(ContainerLife, Slurm):
             network, self._network = self._network, None
             with contextlib.suppress(docker.errors.NotFound):
                 network.remove()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leave(self, error)
+        super().__exit__(kind, error, trace)
 
     @property
     def network_name(self) -> str:

@@ -61,7 +61,9 @@ await() { # WHAT HINT COMMAND...: poll until the command succeeds, each $pause s
   exec {nap}<> <(:)
   until "$@"; do
     [ $SECONDS -lt $end ] || { last=$(cat $run/not-ready 2> /dev/null || :); fail "waited $SLURM_TESTBED_DEADLINE s for $what${last:+; last: $last}." "$hint"; }
-    ! read -r -t "${pause-0.01}" -u $nap # its failure is no error: callers may have set -e
+    # Before bash 5.2 the alarm of `read -t` may come before it reads, on a busy machine, and then it reads forever.
+    if [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -lt 52 ]; then sleep "${pause-0.01}"
+    else ! read -r -t "${pause-0.01}" -u $nap; fi # its failure is no error: callers may have set -e
   done
   exec {nap}>&-
 }
