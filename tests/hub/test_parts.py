@@ -12,6 +12,7 @@ from fixtures.tasks import Invoke
 from slurm_testbed.releases import Release
 
 
+@pytest.mark.deep
 @pytest.mark.row("H-01.1", "H-01.3")
 def test_each_part_has_a_task_and_refuses_to_come_before_what_it_needs(
     invoke: Invoke, hub_start: HubStart, slurm_release: Release

@@ -16,8 +16,8 @@ from slurm_testbed.pytest_plugin import note_cluster
 from slurm_testbed.releases import Release
 from slurm_testbed.slurm import JobRecord
 
-FRAGMENT = Path(__file__).parents[2] / "fixtures/moss/30-spawner.py"
-#: The partitions that the fragment offers, as large and as long, on nodes of 128 processors that no machine here has:
+EXAMPLE = Path(__file__).parents[2] / "images/jupyter/examples/moss.py"
+#: The partitions that the example offers, as large and as long, on nodes of 128 processors that no machine here has:
 #: jobs are bound to none.
 CONF = {
     "31-tracking-cgroup.conf": "ProctrackType=proctrack/linuxproc\nJobAcctGatherType=jobacct_gather/linux\n",
@@ -34,7 +34,7 @@ USER = "dave"
 def _moss(hub_start: HubStart) -> Iterator[SlurmCluster]:
     # moss's script has sbatch's --get-user-env: slurmd makes a namespace for it, and ends where it may not. It may with
     # the capabilities for cgroups.
-    fragment = {FRAGMENT.name: FRAGMENT.read_text()}
+    fragment = {"30-spawner.py": EXAMPLE.read_text()}
     with hub_start(nodes=2, cpus=128, memory=16000, cgroups=True, conf=CONF, hub_conf=fragment, env=ENV) as cluster:
         yield cluster
 

@@ -117,7 +117,6 @@ def test_thirty_minutes_are_thirty_minutes(moss: SlurmCluster) -> None:
     assert server.job.record().fields["TimeLimit"] == "00:20:00"
 
 
-@pytest.mark.smoke
 @pytest.mark.row("M-05.1", "M-05.2", "M-05.3", "M-05.4", "M-02.2")
 def test_start_submits_exactly_what_was_chosen(moss: SlurmCluster) -> None:
     hub = moss.hub

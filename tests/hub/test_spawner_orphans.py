@@ -30,7 +30,6 @@ def asked(slurm: SlurmCluster, job: int) -> int:
     return slurm.substrate.logs("hub", "jupyterhub").count(f"does not say how job {job} is")
 
 
-@pytest.mark.smoke
 @pytest.mark.row("H-18.2")
 def test_unknown_error_of_squeue_keeps_the_server(hub_cluster: SlurmCluster, server: Server) -> None:
     kernel = server.start_kernel()
