@@ -321,9 +321,13 @@ class Slurm:
     def sacct(self, *arguments: str, user: str = "root") -> list[dict[str, str]]:
         """Accounting records as dictionaries by column: sacct(1).
 
+        slurmctld tells slurmdbd of a job a moment after it began, and of its end: wait for what is to be there.
+
         Example:
-            >>> slurm.sacct("--allocations", "--format=JobID,State")  # doctest: +SKIP
-            [{'JobID': '...', 'State': '...'}...]
+            >>> job = slurm.sbatch(wrap="true")  # doctest: +SKIP
+            >>> asked = ["--allocations", f"--jobs={job.id}", "--format=State"]  # doctest: +SKIP
+            >>> slurm.wait_until(lambda: slurm.sacct(*asked), "the job in the accounting")  # doctest: +SKIP
+            [{'State': '...'}]
         """
         text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
         return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))

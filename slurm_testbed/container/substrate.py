@@ -46,7 +46,12 @@ _LISTENS = {
     "jupyterhub": "listening 8081",
     "configurable-http-proxy": "listening 8000",
     "jupyter-lab": "listening 8888",
+    "postgres": "test -S /run/postgresql/.s.PGSQL.5432",
+    "slurm-observability": "listening 8080",
+    "prometheus": "listening 9090",
 }
+#: Whether a service has a process, and another one than before.
+_AGAIN = 'again() { local now; now=$(s6-svstat -o pid "$1"); [ "$now" != -1 ] && [ "$now" != "$2" ]; }'
 #: Everybody may remove a file there whose random name they know; nobody may list it.
 _STDIN = "/run/slurm-testbed/stdin"
 
@@ -194,12 +199,17 @@ class ContainerSubstrate:
 
     def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
         """Stop, start or kill a daemon by its supervisor, s6; all slurmd of the container are one daemon here."""
-        flags = {"stop": "-wD -d", "start": "-wu -u", "kill": "-wr -k"}[action]
         seconds = math.ceil(_SERVICE_SECONDS * self.place.speed)
-        script = f"cd {_SERVICES} && for one in {daemon}*; do s6-svc -T {seconds}000 {flags} $one || exit; done"
+        act = {
+            "stop": f"s6-svc -T {seconds}000 -wD -d $one",
+            "start": f"s6-svc -T {seconds}000 -wu -u $one",
+            # Not by -wr: on a busy machine it misses a process that is quick to come back, and waits in vain.
+            "kill": "old=$(s6-svstat -o pid $one); s6-svc -k $one && await \"$one\" 'see its log.' again $one $old",
+        }[action]
+        script = f". {_COMMON}; {_AGAIN}; cd {_SERVICES} && for one in {daemon}*; do {act} || exit; done"
         if action != "stop" and daemon in _LISTENS:
             # s6 knows that the process is there; the daemon takes requests once it listens.
-            script += f"; . {_COMMON}; await {daemon} 'see its log.' {_LISTENS[daemon]}"
+            script += f"; await {daemon} 'see its log.' {_LISTENS[daemon]}"
         done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": str(seconds)})
         if done.returncode:
             raise SlurmTestbedError(
