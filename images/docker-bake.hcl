@@ -59,8 +59,11 @@ variable "SLURM_LICENSES" { default = "${BASE_LICENSES} AND GPL-2.0-or-later" }
 # The environment of JupyterLab and JupyterHub with Node.js, and what they bring along.
 variable "JUPYTER_LICENSES" { default = "${SLURM_LICENSES} AND BSD-3-Clause AND BSD-2-Clause AND MIT AND MPL-2.0 AND PSF-2.0 AND HPND" }
 
+# The environment of job observability, and PostgreSQL's and Prometheus's packages.
+variable "OBSERVABILITY_LICENSES" { default = "${SLURM_LICENSES} AND BSD-3-Clause AND MIT AND MPL-2.0 AND PSF-2.0" }
+
 group "default" { targets = ["slurm-client", "slurm-single-node", "slurm-jupyter"] }
-group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub"] }
+group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub", "observability", "postgresql", "prometheus"] }
 
 target "_slurm" {
   context = "slurm"
@@ -110,14 +113,32 @@ target "slurm-dev" {
   labels = merge(release_labels(), labels("slurm-dev", "Slurm with headers, libslurm and compilers, to build SPANK plugins and PySlurm", SLURM_LICENSES))
 }
 
-# What the images of the Jupyter family share of those above.
-target "_jupyter" {
-  context = "jupyter"
+# Debian's Python, which environments stand on, and where they are made.
+target "python" {
+  context  = "python"
+  contexts = { base = "target:base" }
+  target   = "python"
+  output   = ["type=cacheonly"]
+}
+
+target "python-build" {
+  inherits = ["python"]
+  target   = "python-build"
+}
+
+# What the images with an environment of Python share of those above.
+target "_environment" {
   contexts = {
-    base       = "target:base"
-    slurm-tree = "target:slurm-tree"
-    slurm      = "slurm"
+    python       = "target:python"
+    python-build = "target:python-build"
+    slurm-tree   = "target:slurm-tree"
+    slurm        = "slurm"
   }
+}
+
+target "_jupyter" {
+  inherits = ["_environment"]
+  context  = "jupyter"
 }
 
 target "slurm-jupyter" {
@@ -139,4 +160,31 @@ target "jupyterhub" {
   target   = "jupyterhub"
   tags     = tags("jupyterhub")
   labels = merge(release_labels(), labels("jupyterhub", "JupyterHub with batchspawner, jupyterhub-moss and configurable-http-proxy, whose servers are jobs", JUPYTER_LICENSES))
+}
+
+target "_observability" {
+  inherits = ["_environment"]
+  context  = "observability"
+  contexts = { base = "target:base" }
+}
+
+target "observability" {
+  inherits = ["_observability"]
+  target   = "observability"
+  tags     = tags("observability")
+  labels = merge(release_labels(), labels("observability", "What jobs do and use: the service, and hosts of a cluster with its agent", OBSERVABILITY_LICENSES))
+}
+
+target "postgresql" {
+  inherits = ["_observability"]
+  target   = "postgresql"
+  tags     = tags("postgresql")
+  labels = merge(release_labels(), labels("postgresql", "PostgreSQL for the service of job observability", "${SLURM_LICENSES} AND PostgreSQL"))
+}
+
+target "prometheus" {
+  inherits = ["_observability"]
+  target   = "prometheus"
+  tags     = tags("prometheus")
+  labels = merge(release_labels(), labels("prometheus", "Prometheus for the service of job observability", SLURM_LICENSES))
 }
