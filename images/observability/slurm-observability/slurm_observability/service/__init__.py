@@ -1,0 +1,1 @@
+"""The service: takes events and samples, keeps them, shows them."""

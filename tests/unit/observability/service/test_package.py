@@ -1,0 +1,78 @@
+"""The package: a node needs nothing of the service's, and what is imported is declared."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+import pytest
+
+from slurm_testbed import data
+
+PACKAGE = data.images() / "observability" / "slurm-observability"
+PROJECT: Any = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+#: The service's own libraries cannot be imported: as on a node.
+ON_A_NODE = """
+import sys
+sys.path.insert(0, {package!r})
+for name in {names!r}:
+    sys.modules[name] = None
+{code}
+"""
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The packages of a list of requirements."""
+    return {re.split(r"[>=<\[]", one)[0] for one in requirements}
+
+
+def on_a_node(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code where only the base requirements are there."""
+    hidden = ["alembic", "fastapi", "limits", "prometheus_client", "psycopg", "pydantic_settings", "sqlalchemy", "jwt"]
+    script = ON_A_NODE.format(package=str(PACKAGE), names=[*hidden, "uvicorn", "filelock"], code=code)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_schema_and_help_need_nothing_of_the_service() -> None:
+    code = "import slurm_observability.schema\nfrom slurm_observability.cli import main\nmain(['--help'])"
+    done = on_a_node(code)
+
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^  (agent|check|service|token) ", done.stdout, re.MULTILINE) == [
+        "agent",
+        "check",
+        "service",
+        "token",
+    ]
+
+
+def test_service_on_a_node_says_what_is_missing() -> None:
+    done = on_a_node("from slurm_observability.cli import main\nmain(['service'])")
+
+    assert done.returncode == 1
+    assert "pip install 'slurm-observability[service]'" in done.stderr
+
+
+def test_tests_run_against_versions_that_the_package_allows() -> None:
+    pinned = names(
+        [line for line in (data.images().parent / "requirements.txt").read_text().splitlines() if "==" in line]
+    )
+    declared = names([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["service"]])
+
+    assert declared <= pinned
+
+
+@pytest.mark.parametrize("half", ["service"])
+def test_half_imports_only_what_is_declared(half: str) -> None:
+    declared = {
+        {"pyjwt": "jwt", "python-hostlist": "hostlist"}.get(name, name.replace("-", "_"))
+        for name in names([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["service"]])
+    }
+    # FastAPI is a layer over starlette, and re-exports little of it.
+    allowed = declared | {"slurm_observability", "starlette", "__future__"} | set(sys.stdlib_module_names)
+    for path in (PACKAGE / "slurm_observability" / half).rglob("*.py"):
+        imported = set(re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
+        assert imported <= allowed, path
