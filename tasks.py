@@ -484,6 +484,40 @@ def _autoscale(cluster: SlurmCluster, nodes: int) -> None:
         signal.pause()
 
 
+@task(
+    help={
+        "release": "which release, e.g. 26.05; the default one if not given",
+        "nodes": "how many compute nodes, each a container",
+    }
+)
+def up_observability(_: Context, release: str = "", nodes: int = 2) -> None:
+    """
+    Start a cluster with job observability: the service, agents on the nodes, Prometheus: compose/observability.yaml.
+
+    Jobs are held in cgroups. Says where the dashboard is and with which token; it stays until `invoke down`.
+
+    Example: invoke up.observability --release 24.11
+    """
+    client = engines.ensure()
+    engines.sweep(client)
+    cluster = SlurmCluster(release or None, stack="observability", nodes=nodes, cgroups=True, owner=engines.UP_OWNER)
+    started = time.monotonic()
+    cluster.start()
+    try:
+        there = cluster.observability
+        print(f"Slurm {cluster.release} with job observability is ready after {time.monotonic() - started:.1f} s\n")
+        print(f"Dashboard:  {there.url}\ntoken:      {there.token()}\nPrometheus: {there.prometheus_url()}\n")
+        print(
+            "Try next:\n"
+            "  ./inv shell --host client --command 'sbatch --wrap \"sleep 60\"'      and look at the dashboard\n"
+            "  ./inv logs --host n1 --daemon slurm-observability-agent\n"
+            "  ./inv down                                                     remove it"
+        )
+    except BaseException:
+        cluster.stop()
+        raise
+
+
 def _show_hub(cluster: SlurmCluster) -> None:
     """Where the page is, and who may log in."""
     table = Table("user", "password", box=None, pad_edge=False)
@@ -768,6 +802,7 @@ _up = Collection("up")
 _up.add_task(up, name="single", default=True)
 _up.add_task(up_cluster, name="cluster")
 _up.add_task(up_hub, name="hub")
+_up.add_task(up_observability, name="observability")
 for _part in (up_network, up_storage, up_slurm, up_jupyterhub, up_jupyter):
     _up.add_task(_part, name=_part.name.removeprefix("up_"))
 ns = Collection(

@@ -80,8 +80,8 @@ class KeyFileError(SlurmTestbedError):
     """A munge or JWT key that a daemon would refuse."""
 
 
-class HubError(SlurmTestbedError):
-    """JupyterHub refused a request, in its own words.
+class ApiError(SlurmTestbedError):
+    """A service beside Slurm refused a request, in its own words.
 
     Args:
         status: the HTTP status; 0 where nothing answered.
@@ -91,6 +91,14 @@ class HubError(SlurmTestbedError):
     def __init__(self, status: int, message: str, *, hint: str = "") -> None:
         self.status = status
         super().__init__(message, hint=hint)
+
+
+class HubError(ApiError):
+    """JupyterHub refused a request."""
+
+
+class ObservabilityError(ApiError):
+    """The service of job observability refused a request."""
 
 
 class NotReadyError(SlurmTestbedError):

@@ -2,9 +2,10 @@
 
 from slurm_testbed.compose.cluster import SlurmCluster
 from slurm_testbed.compose.hub import Hub
+from slurm_testbed.compose.observability import Observability
 from slurm_testbed.compose.parts import PARTS, Parts
 from slurm_testbed.compose.project import Project
 from slurm_testbed.compose.running import running
 from slurm_testbed.compose.substrate import ComposeSubstrate
 
-__all__ = ["PARTS", "ComposeSubstrate", "Hub", "Parts", "Project", "SlurmCluster", "running"]
+__all__ = ["PARTS", "ComposeSubstrate", "Hub", "Observability", "Parts", "Project", "SlurmCluster", "running"]

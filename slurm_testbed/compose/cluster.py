@@ -23,6 +23,7 @@ import yaml
 
 from slurm_testbed import data, engine, vm
 from slurm_testbed.compose.hub import Hub
+from slurm_testbed.compose.observability import Observability
 from slurm_testbed.compose.project import Project
 from slurm_testbed.compose.substrate import ComposeSubstrate
 from slurm_testbed.container.life import check_image, is_remote
@@ -66,6 +67,12 @@ _STACKS = {
         last_ready=(*_CLUSTER.last_ready, "hub", "proxy", "jupyter"),
         deadline=240,
     ),
+    "observability": _Stack(
+        images=(*_CLUSTER.images, "observability", "postgresql", "prometheus"),
+        hosts=(*_CLUSTER.hosts, "postgres", "observability", "prometheus"),
+        last_ready=(*_CLUSTER.last_ready, "observability", "prometheus"),
+        deadline=180,
+    ),
 }
 
 
@@ -74,7 +81,8 @@ class SlurmCluster(Slurm):
 
     Args:
         release: a version or minor release; the default release where none is given.
-        stack: the name of a compose file: `cluster`, or `hub`, with JupyterHub and a standalone JupyterLab.
+        stack: the name of a compose file: `cluster`; `hub`, with JupyterHub and a standalone JupyterLab; or
+            `observability`, with the service of job observability, its agents and Prometheus.
         nodes: how many nodes, n1 … nN, each in a container of its own.
         cpus: processors of each node; by default the machine's own, or 8 if that is more and nothing binds
             jobs to cores.
@@ -367,6 +375,15 @@ class SlurmCluster(Slurm):
         """
         return Hub(self)
 
+    @property
+    def observability(self) -> Observability:
+        """The service of job observability of the stack `observability`.
+
+        Raises:
+            UsageError: this cluster has none.
+        """
+        return Observability(self)
+
     def jupyter_url(self) -> str:
         """Where the standalone JupyterLab of the stack `hub` is, with its token."""
         address, port = self.substrate.endpoint("jupyter", 8888)
@@ -463,7 +480,9 @@ def further_node(
     first: dict[str, Any] = {"extends": {"file": str(folder / "cluster.yaml"), "service": "n1"}}
     for path in changes:
         first |= yaml.safe_load(path.read_text())["services"]["n1"] if path.exists() else {}
-    return {**first, **_settings(share, env)}
+    more = _settings(share, env)
+    more["environment"] = {**first.get("environment", {}), **more.get("environment", {})}
+    return {**first, **more}
 
 
 def _settings(share: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:

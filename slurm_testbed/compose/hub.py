@@ -6,6 +6,7 @@ from typing import Any
 
 import requests
 
+from slurm_testbed.compose.api import Api
 from slurm_testbed.errors import HubError, UsageError
 from slurm_testbed.slurm import Slurm
 
@@ -37,9 +38,7 @@ class Hub:
         address, port = slurm.substrate.endpoint("proxy", 8000)
         #: Where the page is.
         self.url = f"http://{address}:{port}"
-        self._session = requests.Session()
-        # Proxies and ~/.netrc of the caller's environment are left aside, so that the token goes nowhere else.
-        self._session.trust_env = False
+        self._api = Api(f"{self.url}/hub/api/", "token", HubError, lambda body: body.get("message"))
 
     def __repr__(self) -> str:
         return f"Hub({self.url!r})"
@@ -68,21 +67,4 @@ class Hub:
         Raises:
             HubError: the hub refused, with its own words, or nothing answers.
         """
-        headers = {"Authorization": f"token {self.token()}", **options.pop("headers", {})}
-        url = f"{self.url}/hub/api/{path}"
-        try:
-            answer = self._session.request(method, url, json=json, headers=headers, **{"timeout": 60, **options})
-        except requests.RequestException as error:
-            raise HubError(0, f"nothing answers at {url}: {error}") from error
-        if not answer.ok:
-            raise HubError(answer.status_code, f"{method} {path}: {_words(answer)}")
-        return answer
-
-
-def _words(answer: requests.Response) -> str:
-    """What the hub says in an answer that is an error."""
-    try:
-        body = answer.json()
-    except requests.JSONDecodeError:
-        return f"{answer.status_code} {answer.reason}"
-    return f"{answer.status_code} {body.get('message') or answer.reason}"
+        return self._api.ask(method, path, self.token(), json=json, **options)

@@ -29,6 +29,9 @@ _ROLES = {
     "hub": {"munged", "jupyterhub"},
     "proxy": {"configurable-http-proxy"},
     "jupyter": {"munged", "jupyter-lab"},
+    "postgres": {"postgres"},
+    "observability": {"slurm-observability"},
+    "prometheus": {"prometheus"},
 }
 
 

@@ -1,0 +1,1 @@
+prolog.d/50-observability.sh

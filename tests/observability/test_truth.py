@@ -1,0 +1,128 @@
+"""The numbers are the kernel's: known amounts, held and burned in one step and in many."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from fixtures.observability import await_state
+from slurm_testbed import SlurmCluster
+from slurm_testbed.slurm import Job
+
+#: A stack of eleven containers: `invoke test --deep -- tests/observability`, and the nightly matrix.
+pytestmark = pytest.mark.deep
+
+MIB = 1024 * 1024
+#: Says where the kernel has the job, runs a program in so many steps, and waits for them.
+SCRIPT = """#!/bin/sh
+cat /proc/self/cgroup > cgroup.$SLURM_JOB_ID
+for step in $(seq {steps}); do srun --overlap --ntasks=1 --mem={mib}M python3 -c '{program}' & done
+wait
+"""
+HOLD = 'import time; held = bytearray(b"x") * ({mib} << 20); time.sleep(600)'
+BURN = "while True: pass"
+
+
+@dataclass
+class Truth:
+    """A running job's own files of the kernel, on its only node."""
+
+    slurm: SlurmCluster
+    job: Job
+    node: str
+
+    def _folder(self, controller: str) -> str:
+        """The job's folder, from what one of its processes says of itself: cgroups(7), /proc/[pid]/cgroup."""
+        lines = self.slurm.read(f"/home/alice/cgroup.{self.job.id}", host=self.node).splitlines()
+        groups = {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
+        path = groups.get(controller, groups.get("", "")).partition("/step_")[0]
+        assert "/job_" in path, lines
+        return f"/sys/fs/cgroup/{controller}{path}" if controller in groups else f"/sys/fs/cgroup{path}"
+
+    def memory(self) -> int:
+        """Bytes charged to the job now."""
+        folder = self._folder("memory")
+        return int(self._first(f"{folder}/memory.usage_in_bytes", f"{folder}/memory.current").split()[0])
+
+    def cpu(self) -> tuple[float, float]:
+        """The time, and the seconds of CPU that the job has had by then."""
+        folder = self._folder("cpuacct")
+        now, *words = self._first(f"{folder}/cpuacct.usage", f"{folder}/cpu.stat").split()
+        return float(now), int(words[1]) / 1e6 if words[0] == "usage_usec" else int(words[0]) / 1e9
+
+    def _first(self, *files: str) -> str:
+        """The first of some files that is there, and for counters the time before it."""
+        stamp = "date +%s.%N; " if "cpu" in files[0] else ""
+        script = f'for file; do [ ! -e "$file" ] || {{ {stamp}cat "$file"; exit; }}; done; exit 1'
+        done = self.slurm.substrate.exec(self.node, ["sh", "-c", script, "sh", *files])
+        assert done.returncode == 0, f"{files}: {done.stderr}"
+        return done.stdout
+
+
+def samples(slurm: SlurmCluster, job: Job) -> list[dict[str, Any]]:
+    """What the service keeps of a job on its only node, oldest first."""
+    nodes = slurm.observability.api("GET", f"v1/jobs/{job.id}/metrics").json()["nodes"]
+    return nodes[0]["samples"] if nodes else []
+
+
+@pytest.mark.row("O-04.5", "O-04.8", "O-07.2", "O-07.3", "O-09.2")
+@pytest.mark.parametrize("steps", [1, 8])
+def test_memory_is_the_kernels(observed: SlurmCluster, steps: int) -> None:
+    each = 200 // steps
+    script = SCRIPT.format(steps=steps, mib=each + 50, program=HOLD.format(mib=each))
+    job = observed.sbatch(script=script, mem="900M", nodelist="n1")
+    job.wait(until={"RUNNING"})
+    truth = Truth(observed, job, "n1")
+
+    def read() -> dict[str, Any] | None:
+        """The last reading, when every step has what it holds and nothing moves."""
+        last = [sample["memory_usage_bytes"] or 0 for sample in samples(observed, job)[-3:]]
+        return samples(observed, job)[-1] if min(last, default=0) > 200 * MIB and max(last) < 1.01 * min(last) else None
+
+    # The kernel's number moves a little: the service's lies between two readings, or near one of them.
+    observed.wait_until(read, "200 MiB in the service", deadline=90, state=lambda: str(samples(observed, job)[-1:]))
+    before, shown, after = truth.memory(), read(), truth.memory()
+    assert shown is not None
+    nearest = min((before, after), key=lambda value: abs(value - shown["memory_usage_bytes"]))
+    assert shown["memory_usage_bytes"] > 200 * MIB
+    assert shown["memory_usage_bytes"] == pytest.approx(nearest, rel=0.02)
+    assert shown["peak_memory_bytes"] >= shown["memory_usage_bytes"]
+    job.cancel()
+    job.wait()
+    found = await_state(observed, job, "cancelled")
+    assert found["peak_memory_bytes"] >= shown["memory_usage_bytes"]
+
+
+@pytest.mark.row("O-09.1")
+@pytest.mark.parametrize("steps", [1, 4])
+def test_one_of_two_processors_is_half(observed: SlurmCluster, steps: int) -> None:
+    # Bound to one processor, whatever the number of steps: `taskset` holds within the job's set.
+    program = f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})\n{BURN}"
+    script = SCRIPT.format(steps=steps, mib=50, program=program)
+    job = observed.sbatch(script=script, mem="500M", cpus_per_task=2, nodelist="n1")
+    job.wait(until={"RUNNING"})
+    truth = Truth(observed, job, "n1")
+    observed.wait_until(lambda: len(samples(observed, job)) > 3, "samples of the job", deadline=60)
+
+    began, first = truth.cpu()
+    observed.wait_until(lambda: time.time() - began > 10, "10 s to pass")
+    ended, last = truth.cpu()
+
+    kernel = 100 * (last - first) / (ended - began) / 2
+    within = [
+        sample
+        for sample in samples(observed, job)
+        if began <= datetime.fromisoformat(sample["timestamp"]).timestamp() <= ended
+    ]
+    assert len(within) >= 3
+    span = [datetime.fromisoformat(sample["timestamp"]).timestamp() for sample in (within[0], within[-1])]
+    counted = 100 * (within[-1]["cpu_seconds"] - within[0]["cpu_seconds"]) / (span[1] - span[0]) / 2
+    shown = [sample["cpu_usage_percent"] for sample in within[1:]]
+    assert counted == pytest.approx(kernel, abs=2)
+    assert sum(shown) / len(shown) == pytest.approx(kernel, abs=2)
+    job.cancel()
+    job.wait()
