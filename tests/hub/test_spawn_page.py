@@ -118,7 +118,7 @@ def test_duration_over_the_partitions_limit_is_refused_on_the_page(slurm: SlurmC
     page.locator("#runtime").fill("1:00:01")
     page.get_by_role("button", name="Start").click()
 
-    expect(page.get_by_text("Requested runtime exceeds partition time limit")).to_be_visible()
+    expect(page.get_by_text("the job's time is 1:00:01, at most 1:00:00")).to_be_visible()
     assert slurm.queue() == []
 
 

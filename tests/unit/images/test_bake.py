@@ -32,14 +32,26 @@ def bake(*arguments: str, **env: str) -> dict[str, Any]:
     return graph
 
 
+#: What images stand on, and no image itself: it is in the build's cache alone.
+PARTS = {"python", "python-build"}
+
+
+def bake_images(**env: str) -> dict[str, Any]:
+    """What bake would build, without the parts."""
+    graph = bake("all", **env)
+    assert not any(graph.pop(part).get("tags") for part in PARTS)
+    return graph
+
+
 @pytest.mark.parametrize("release", [release.version for release in Releases.load().all])
 def test_bake_tags_every_image_as_image_name_says(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPOSITORY", raising=False)
 
-    tagged = {name: target["tags"] for name, target in bake("all", VERSION=release).items()}
+    tagged = {name: target["tags"] for name, target in bake_images(VERSION=release).items()}
 
     slurm = {"base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"}
-    assert set(tagged) == slurm | {"slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub"}
+    jupyter = {"slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub"}
+    assert set(tagged) == slurm | jupyter | {"observability", "postgresql", "prometheus"}
     for name, tags in tagged.items():
         minor = [] if name == "base" else [images.image_name(name, release.rpartition(".")[0])]
         assert tags == [images.image_name(name, release), *minor], name
@@ -73,13 +85,13 @@ def test_bake_without_arguments_builds_what_invoke_build_does() -> None:
     names = ["slurm-client", "slurm-jupyter", "slurm-single-node"]
     assert list(images.targets(group="default")) == names
     # What those stand on is in the graph too.
-    assert sorted(graph) == sorted([*names, "base", "slurm-tree"])
+    assert sorted(graph) == sorted([*names, "base", "slurm-tree", *PARTS])
     assert graph["slurm-client"]["args"]["VERSION"] == Releases.load().find().version
 
 
 @pytest.mark.parametrize("release", Releases.load().all, ids=str)
 def test_labels_say_what_an_image_is(release: Release) -> None:
-    graph = bake("all", VERSION=release.version, BASE="debian:sid-slim", REVISION="abc")
+    graph = bake_images(VERSION=release.version, BASE="debian:sid-slim", REVISION="abc")
 
     for name, target in graph.items():
         labels = target["labels"]

@@ -114,7 +114,7 @@ def test_base_of_ones_own_is_refused_for_packages(run: FakeRun, said: list[str])
 
 
 def test_unknown_image_names_the_known(run: FakeRun, said: list[str]) -> None:
-    known = "base, jupyterhub, slurm-client, slurm-dev, slurm-jupyter, slurm-jupyter-notebook, slurm-single-node, .*"
+    known = "base, jupyterhub, observability, postgresql, prometheus, slurm-client, slurm-dev, .*"
     with pytest.raises(UsageError, match=f"no image slurm-cleint: there are {known}"):
         build(run, said, ["slurm-cleint"])
 
