@@ -135,6 +135,22 @@ def test_slurmctlds_scripts_are_events_of_their_own(start: START, spool: Spool, 
         "sweep",
     )
     assert body(service, "job-finished")["source"] == "epilogslurmctld"
+    soon("the spool to be empty", lambda: not any(p.is_file() for p in spool.root.rglob("*")))
+
+
+def test_requeued_run_ends_as_that_run(start: START, spool: Spool, service: FakeService) -> None:
+    ctld = {**ALONE, "SLURMD_NODENAME": ""}
+    start()
+    run_script(spool, "prolog.slurmctld.sh", **ctld | {"SLURM_SCRIPT_CONTEXT": "prolog_slurmctld"})
+    run_script(spool, "prolog.d/50-observability.sh", **ALONE)
+    soon("both starts", lambda: len(service.events()) == 2)
+    again = ENDED | {"SLURM_JOB_RESTART_COUNT": "1"}
+    run_script(spool, "epilog.slurmctld.sh", **ctld | again | {"SLURM_SCRIPT_CONTEXT": "epilog_slurmctld"})
+    run_script(spool, "epilog.d/50-observability.sh", **ALONE | again)
+    soon("both ends", lambda: len(service.events()) == 4)
+
+    ends = [r.body for r in service.stored.values() if r.path.endswith("job-finished")]
+    assert [(end["final_state"], end["restarts"]) for end in ends] == [("requeued", 0)] * 2
 
 
 def test_agent_that_is_killed_goes_on_where_it_was(
@@ -198,9 +214,8 @@ def test_two_runs_while_the_agent_was_away_do_not_share_values(
     soon("four events", lambda: len(service.events()) == 4)
 
     ends = [r.body for r in service.stored.values() if r.path.endswith("job-finished")]
-    # In a real epilog the count is that of the next run already: it tells none.
-    assert [end["restarts"] for end in ends] == [None, None]
-    assert ends[0]["cpu_seconds"] is None
+    assert [end["restarts"] for end in ends] == [0, 1]
+    assert [end["cpu_seconds"] for end in ends if end["restarts"] == 0] == [None]
     assert "next run" in ends[0]["unread"][0]
 
 

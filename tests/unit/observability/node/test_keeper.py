@@ -51,6 +51,26 @@ def test_v1_job_of_a_user_who_was_not_there_is_held_in_both_hierarchies(tree: Tr
     assert cgroups.is_held(JOB)
 
 
+def test_v1_cpu_time_is_kept_from_the_jobs_first_moment(tree: Tree, spool: Spool) -> None:
+    make(tree, "memory", "cpuacct/slurm_n1")
+    keeper = Keeper(CgroupsV1(tree.root), running(spool))
+
+    # Slurm makes this one for the whole job, and the other only for what a user starts.
+    make(tree, "memory/slurm_n1/uid_0/job_12/step_extern")
+    kept = tree.root / "cpuacct/slurm_n1/uid_0/job_12/observability"
+    look_until(keeper, kept.is_dir)
+
+    assert kept.is_dir()
+
+
+def test_v1_nothing_is_made_where_slurm_counts_no_cpu_time(tree: Tree, spool: Spool) -> None:
+    make(tree, "memory/slurm_n1/uid_0/job_12/step_extern", "cpuacct")
+
+    Keeper(CgroupsV1(tree.root), running(spool))
+
+    assert list((tree.root / "cpuacct").iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["job_12", SLUID])
 def test_v2_job_is_held(tree: Tree, spool: Spool, name: str) -> None:
     make(tree, "system.slice/n1_slurmstepd.scope/system")

@@ -152,6 +152,24 @@ def test_end_has_the_kernels_last_word_and_whose_it_is() -> None:
     assert event.unread == ["x: no", "cpu_seconds and peak_memory_bytes are those of n1, one of 2 nodes"]
 
 
+@pytest.mark.parametrize(
+    ("of_prolog", "of_epilog", "state"),
+    [
+        (0, "1", "requeued"),
+        (1, "2", "requeued"),
+        (0, "0", "completed"),
+        (1, "1", "completed"),
+        (None, "1", "completed"),
+    ],
+)
+def test_end_of_a_run_that_is_requeued_is_of_that_run(of_prolog: int | None, of_epilog: str, state: str) -> None:
+    event = finished(
+        record("epilog", SLURM_JOB_EXIT_CODE2="0:0", SLURM_JOB_RESTART_COUNT=of_epilog), restarts=of_prolog
+    )
+
+    assert (event.restarts, event.final_state) == (of_prolog, state)
+
+
 def test_end_without_a_reading_has_the_reason() -> None:
     event = finished(record("epilog", SLURM_JOB_EXIT_CODE2="0:0"), unread=["it was gone"])
 

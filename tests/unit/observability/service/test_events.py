@@ -288,7 +288,7 @@ def test_body_that_is_no_event_is_refused(api: Api, body: bytes) -> None:
 
 @pytest.mark.parametrize("key", [None, "", "a b", "k" * 201, "ä".encode()])
 def test_event_needs_a_key(api: Api, key: Any) -> None:
-    headers: Any = [("Authorization", f"Bearer {api.secrets['agent']}")]  # type: ignore[index]
+    headers: Any = [("Authorization", f"Bearer {api.secrets['agent']}")]
     if key is not None:
         headers.append(("Idempotency-Key", key))
     answer = api.client.post("/v1/events/job-started", json=STARTED, headers=headers)

@@ -377,7 +377,7 @@ def test_thread_looks_by_itself_and_ends(api: Api, slurm: Recorded, look: Reconc
         original()
         seen.set()
 
-    look.look = once  # type: ignore[method-assign]
+    look.look = once
     look.start()
     assert seen.wait(60)
     look.stop()

@@ -31,7 +31,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.row("O-14.1")
 def test_token_is_written_for_its_owner_alone_and_kept_as_a_digest(run: object, tmp_path: Path) -> None:
-    result: Result = run("create", "--role", "agent", "--file", tmp_path / "agent.token")  # type: ignore[operator]
+    result: Result = run("create", "--role", "agent", "--file", tmp_path / "agent.token")
 
     secret = (tmp_path / "agent.token").read_text().strip()
     kept = (tmp_path / "tokens.json").read_text()
@@ -49,7 +49,7 @@ def test_existing_token_is_taken(run: object, tmp_path: Path) -> None:
     file = tmp_path / "given"
     file.write_text("made-somewhere-else-by-somebody\n")
     arguments = ("create", "--role", "reader", "--name", "grafana", "--file", file, "--existing")
-    result: Result = run(*arguments)  # type: ignore[operator]
+    result: Result = run(*arguments)
 
     assert result.exit_code == 0, result.output
     found = Tokens(tmp_path / "tokens.json").find("made-somewhere-else-by-somebody")
@@ -58,10 +58,10 @@ def test_existing_token_is_taken(run: object, tmp_path: Path) -> None:
 
 
 def test_list_and_revoke(run: object, tmp_path: Path) -> None:
-    run("create", "--role", "agent", "--file", tmp_path / "a")  # type: ignore[operator]
-    run("create", "--role", "reader", "--name", "page", "--file", tmp_path / "b")  # type: ignore[operator]
-    listed: Result = run("list")  # type: ignore[operator]
-    revoked: Result = run("revoke", "agent")  # type: ignore[operator]
+    run("create", "--role", "agent", "--file", tmp_path / "a")
+    run("create", "--role", "reader", "--name", "page", "--file", tmp_path / "b")
+    listed: Result = run("list")
+    revoked: Result = run("revoke", "agent")
 
     assert [line.split("\t")[:2] for line in listed.output.splitlines()] == [["agent", "agent"], ["page", "reader"]]
     assert revoked.exit_code == 0
@@ -85,7 +85,7 @@ def test_refusals_say_why_and_leave_nothing(run: object, tmp_path: Path, argumen
     there.write_text("short")
     Tokens(tmp_path / "tokens.json").add("known", Role.AGENT, "x" * 40)
     named = [argument.format(there=there, new=new) for argument in arguments]
-    result: Result = run(*named)  # type: ignore[operator]
+    result: Result = run(*named)
 
     assert result.exit_code == 2, result.output
     assert said in result.output

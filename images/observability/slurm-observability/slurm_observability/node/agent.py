@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from slurm_observability.node.jobs import Jobs
 from slurm_observability.node.keeper import Keeper
 from slurm_observability.node.records import Record, RecordError
 from slurm_observability.node.sampling import Sampler, Sampling
-from slurm_observability.node.spool import RunningJob, Spool, boot_ns
+from slurm_observability.node.spool import SLURMCTLD, RunningJob, Spool, boot_ns
 from slurm_observability.schema import JobStarted, Unread
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class Agent:
 
     def run(self) -> None:
         """Work until the process ends, at any moment: all that matters is in the spool."""
+        # A thread that computes lets the keeper in at once, not after Python's 5 ms.
+        sys.setswitchinterval(0.0005)
         for thread in (self.keeper, self.delivery, self.sampling):
             if thread:
                 thread.start()
@@ -116,7 +119,7 @@ class Agent:
         waiting = made = False
         held_up: set[tuple[str, int]] = set()
         for record in self.spool.records():
-            node = record.node or self.settings.host
+            node = SLURMCTLD if record.of_slurmctld else record.node or self.settings.host
             ends = not record.is_start
             try:
                 # A run's end makes its start ready, too; and comes before the next run's start.
@@ -139,12 +142,13 @@ class Agent:
     # --- starts -------------------------------------------------------------------------------------------
 
     def _start(self, record: Record, node: str) -> bool:
-        if record.of_slurmctld:
-            self.spool.put(record, self.settings.host, started(record))
-            return True
         known = self.jobs.get(node, record.job_id)
         if not known or known.begun_ns != record.written_ns:
             self.jobs.add(_running(record, node))
+        if record.of_slurmctld:
+            self.spool.put(record, self.settings.host, started(record))
+            return True
+        if not known:
             self.sampling.wake()
         if not record.is_first_host:
             self.spool.done(record)
@@ -195,18 +199,21 @@ class Agent:
     # --- ends ---------------------------------------------------------------------------------------------
 
     def _end(self, record: Record, node: str) -> bool:
+        job = self.jobs.get(node, record.job_id)
+        restarts = job.restarts if job else None
         if record.of_slurmctld:
             note = "cpu_seconds, peak_memory_bytes: slurmctld's host does not have them"
-            self.spool.put(record, self.settings.host, finished(record, unread=[note]))
+            self.spool.put(record, self.settings.host, finished(record, restarts=restarts, unread=[note]))
+            self.jobs.remove(node, record.job_id)
             return True
-        job = self.jobs.get(node, record.job_id)
         sluid = record.values.get("SLURM_JOB_SLUID") or (job.sluid if job else None)
         folder = self.jobs.folder(self.cgroups, node, record.job_id, sluid) if self.cgroups else None
         if folder and self.cgroups and self.cgroups.steps(folder) and _age(record) < STEPS_GONE_WITHIN:
             return False
         reading, why = self._last_reading(record, folder, job)
         if record.is_first_host:
-            event = finished(record, reading, unread=[f"cpu_seconds, peak_memory_bytes: {why}"] if why else [])
+            notes = [f"cpu_seconds, peak_memory_bytes: {why}"] if why else []
+            event = finished(record, reading, restarts=restarts, unread=notes)
             self.spool.put(record, self.settings.host, event)
         else:
             self.spool.done(record)
@@ -254,6 +261,7 @@ def _running(record: Record, node: str) -> RunningJob:
         node=node,
         job_id=record.job_id,
         cluster=record.values.get("SLURM_CLUSTER_NAME", ""),
+        restarts=record.restarts,
         sluid=record.values.get("SLURM_JOB_SLUID"),
         cpus=record.cpus_here,
         gpus=tuple(record.gpus_here),

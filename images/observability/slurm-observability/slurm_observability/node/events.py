@@ -60,13 +60,17 @@ def started(
     )
 
 
-def finished(record: Record, reading: Reading | None = None, *, unread: Sequence[str] = ()) -> JobFinished:
+def finished(
+    record: Record, reading: Reading | None = None, *, restarts: int | None = None, unread: Sequence[str] = ()
+) -> JobFinished:
     """The event of an epilog.
 
     Its state is what an exit code and a signal tell: that a job ran into its limits, or was cancelled, they do not.
+    The epilog of a run that is requeued is given 0:0, and the next run's restarts (seen with 26.05).
 
     Args:
         record: what the epilog left.
+        restarts: what the prolog of the same run was given; None where that is not known.
         reading: what the kernel counted on this node, where that is of the whole job.
         unread: why it could not be read.
 
@@ -76,7 +80,10 @@ def finished(record: Record, reading: Reading | None = None, *, unread: Sequence
     status = record.exit_status
     nodes = record.nodes
     notes = [*unread, *(reading.unread if reading else ())]
-    if status is None:
+    state = JobState.COMPLETED if status == (0, 0) else JobState.FAILED
+    if restarts is not None and record.restarts == restarts + 1:
+        state = JobState.REQUEUED
+    elif status is None:
         notes.append("final_state: the epilog was given no exit status")
     if reading and len(nodes) > 1:
         notes.append(f"cpu_seconds and peak_memory_bytes are those of {record.node}, one of {len(nodes)} nodes")
@@ -85,10 +92,9 @@ def finished(record: Record, reading: Reading | None = None, *, unread: Sequence
         cluster=record.values.get("SLURM_CLUSTER_NAME", ""),
         node_list=nodes,
         timestamp=record.timestamp,
-        # At a requeue Slurm has counted the next run before the epilog of this one: the service goes by the time.
-        restarts=None,
+        restarts=restarts,
         source=Source.EPILOG_SLURMCTLD if record.of_slurmctld else Source.EPILOG,
-        final_state=JobState.COMPLETED if status == (0, 0) else JobState.FAILED,
+        final_state=state,
         exit_code=status[0] if status else None,
         signal=status[1] if status else None,
         peak_memory_bytes=reading.peak_memory_bytes if reading else None,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from slurm_observability.node.cgroups import Cgroups, JobFolder
-from slurm_observability.node.spool import RunningJob, Spool
+from slurm_observability.node.spool import SLURMCTLD, RunningJob, Spool
 
 # setproctitle of slurmstepd, `slurmstepd: [12.batch]`: src/slurmd/slurmstepd/slurmstepd.c, _set_job_log_prefix.
 _STEPD = re.compile(rb"slurmstepd: \[(\d+)\.")
@@ -43,8 +43,9 @@ class Jobs:
             self._spool.forget_running(node, job_id)
 
     def all(self) -> list[RunningJob]:
+        """Those that run here, not those of which slurmctld's scripts told."""
         with self._lock:
-            return list(self._jobs.values())
+            return [job for job in self._jobs.values() if job.node != SLURMCTLD]
 
     def get(self, node: str, job_id: int) -> RunningJob | None:
         with self._lock:

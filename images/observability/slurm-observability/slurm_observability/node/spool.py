@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,10 +27,15 @@ from slurm_observability.schema import JobFinished, JobStarted
 _CUT_OFF_AFTER = 5.0
 
 
+#: In place of a node's name: what slurmctld's prolog said of a job.
+SLURMCTLD: Final = "@slurmctld"
+
+
 class RunningJob(BaseModel):
     """What the prolog said of a job that runs on a node, and what we know of its folder.
 
     Attributes:
+        restarts: how often the job had been requeued before.
         cpus: the job's CPUs on this node.
         gpus: its GPUs on this node, as gres.conf counts them.
         incomplete: why the kernel's counters do not tell of the whole job; None where they do.
@@ -41,6 +46,7 @@ class RunningJob(BaseModel):
     node: str
     job_id: int
     cluster: str = ""
+    restarts: int | None = None
     sluid: str | None = None
     cpus: int | None = None
     gpus: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ from slurm_observability.service.audit import now
 from slurm_observability.service.board import Board
 from slurm_observability.service.database import Database, DatabaseError
 from slurm_observability.service.errors import Refusal
-from slurm_observability.service.gate import COOKIE, SESSION_SECONDS, BodyLimit, Caller, Gate
+from slurm_observability.service.gate import COOKIE, SESSION_SECONDS, BodyLimit, Caller, Gate, SecurityHeaders
 from slurm_observability.service.metrics import CONTENT_TYPE, Metrics
 from slurm_observability.service.models import Run
 from slurm_observability.service.settings import Settings
@@ -48,12 +48,6 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 #: Codes of refusals that the framework makes by itself.
 _CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 Made = TypeVar("Made")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -423,13 +417,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(sa.exc.SQLAlchemyError, _database_failed)
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(BodyLimit)
-
-    @app.middleware("http")
-    async def say_how_to_treat_it(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        response: Response = await call_next(request)
-        response.headers.update(_SECURITY_HEADERS)
-        return response
-
+    app.add_middleware(SecurityHeaders)
     return app
 
 

@@ -23,6 +23,15 @@ from slurm_observability.service.tokens import Role, Token, TokenError, Tokens
 COOKIE = "slurm_observability"
 #: Seconds that a dashboard stays signed in without a request.
 SESSION_SECONDS = 12 * 3600
+_SECURITY_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
 #: Wrong tokens of one address in a minute; further requests from there wait.
 WRONG_TOKENS_PER_MINUTE = 30
 
@@ -212,6 +221,25 @@ class BodyLimit:
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": refusal.body()})
+
+
+class SecurityHeaders:
+    """Says in every answer that a browser may load nothing from elsewhere, frame nothing, and tell nobody.
+
+    Args:
+        app: what the request is for.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_SECURITY_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
 
 
 class _TooLargeError(Exception):

@@ -156,7 +156,7 @@ class Cgroups(ABC):
         """
         for _, place in self.places(folder):
             try:
-                (place / HOLD).mkdir()
+                (place / HOLD).mkdir(parents=self._is_ours_to_make(place))
             except OSError as error:
                 # It ended meanwhile, or is held already.
                 if error.errno not in {errno.ENOENT, errno.EEXIST}:
@@ -183,6 +183,10 @@ class Cgroups(ABC):
                         # Other steps, or other jobs of the user, are there: the last one removes it.
                         break
         return True
+
+    def _is_ours_to_make(self, _place: Path) -> bool:
+        """Whether a folder that is not there yet may be made before Slurm makes it, which takes it as it is then."""
+        return False
 
     def _above(self, _place: Path) -> list[Path]:
         """What may be left empty above a job's folder."""

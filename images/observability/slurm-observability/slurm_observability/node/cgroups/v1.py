@@ -85,6 +85,12 @@ class CgroupsV1(Cgroups):
     def places(self, folder: JobFolder) -> list[tuple[Path, Path]]:
         return [(controller, self._in(controller, folder)) for controller in (self._memory, self._cpuacct)]
 
+    def _is_ours_to_make(self, place: Path) -> bool:
+        # In cpuacct it lasts for one batch step or one srun, not for the whole job: jobacct_gather/cgroup makes none
+        # for the extern step. Only where Slurm uses the hierarchy at all, and the job is there.
+        memory = self._memory / place.relative_to(place.parents[2])
+        return place.is_relative_to(self._cpuacct) and place.parents[1].is_dir() and memory.is_dir()
+
     def _above(self, place: Path) -> list[Path]:
         return [place.parent]
 
