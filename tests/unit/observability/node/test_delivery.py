@@ -11,6 +11,7 @@ from slurm_observability.node.delivery import Delivery, Outcome, Service
 from slurm_observability.node.events import finished, started
 from slurm_observability.node.spool import Spool
 
+from slurm_testbed.readiness import wait_until
 from tests.unit.observability.node.conftest import FakeService, Reply, Request, leave
 
 FAST = (0.01, 0.05)
@@ -188,7 +189,5 @@ def test_event_that_comes_while_others_are_sent_is_sent_too(spool: Spool, servic
         put(spool, job)
         sender.wake()
 
-    deadline = time.monotonic() + 30
-    while len(service.stored) < 20 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(service.stored) == 20, "20 events", deadline=30, state=lambda: f"{len(service.stored)}")
     assert sorted(job for _, job in service.events()) == list(range(1, 21))
