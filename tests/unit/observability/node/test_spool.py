@@ -9,7 +9,7 @@ from pathlib import Path
 from slurm_observability.node.events import finished, started
 from slurm_observability.node.spool import RunningJob, Spool, boot_ns
 
-from tests.unit.observability.node.conftest import leave
+from tests.unit.observability.node.conftest import PROLOG, leave, run_script
 
 
 def test_records_come_oldest_first(spool: Spool) -> None:
@@ -18,6 +18,16 @@ def test_records_come_oldest_first(spool: Spool) -> None:
     leave(spool, "prolog", written_ns=2 * 10**9, SLURM_JOB_ID="9")
 
     assert [(r.source.value, r.job_id) for r in spool.records()] == [("prolog", 12), ("prolog", 9), ("epilog", 12)]
+
+
+def test_records_of_one_tick_come_in_the_order_of_their_scripts(spool: Spool) -> None:
+    # The kernel stamps files by its ticks, of some milliseconds, and "epilog" is before "prolog" by name.
+    for script in ("prolog.d", "epilog.d", "prolog.d"):
+        run_script(spool, f"{script}/50-observability.sh", **PROLOG | {"SLURM_SCRIPT_CONTEXT": ""})
+    for path in spool.new.iterdir():
+        os.utime(path, ns=(10**18, 10**18))
+
+    assert [record.is_start for record in spool.records()] == [True, False, True]
 
 
 def test_cut_off_record_is_left_while_it_may_be_written_and_put_aside_later(spool: Spool) -> None:

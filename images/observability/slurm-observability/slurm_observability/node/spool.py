@@ -97,8 +97,8 @@ class Spool:
         found = []
         for path in _files(self.new):
             with contextlib.suppress(FileNotFoundError):
-                found.append((path.stat().st_mtime_ns, path))
-        for written, path in sorted(found):
+                found.append((path.stat().st_mtime_ns, _sequence(path.name), path))
+        for written, _, path in sorted(found):
             try:
                 yield Record.parse(path.name, path.read_bytes(), written_ns=written)
             except RecordError as error:
@@ -194,6 +194,11 @@ def _files(folder: Path) -> list[Path]:
     """The files of a folder by name, without those that are being written."""
     with os.scandir(folder) as entries:
         return sorted(Path(entry) for entry in entries if not entry.name.startswith("."))
+
+
+def _sequence(name: str) -> list[int]:
+    """The uptime and the process id in a record's name: files of one tick of the kernel have the same time."""
+    return [int(part) for part in name.split(".") if part.isdecimal()][1:]
 
 
 def _write(path: Path, text: str) -> None:
