@@ -29,8 +29,9 @@ from slurm_testbed.share import shared_paths
 from slurm_testbed.slurm import REST_PORT, Slurm
 
 #: Capabilities that jobs need to be held in cgroups, by the host's cgroup version, and why:
-#: SYS_ADMIN remounts the container's own cgroup tree writable, SYS_NICE binds other users' processes to cores.
-CGROUP_CAPABILITIES = ("SYS_ADMIN", "SYS_NICE")
+#: SYS_ADMIN remounts the container's own cgroup tree writable, SYS_NICE binds other users' processes to cores,
+#: SYS_PTRACE lets slurmstepd read what they use from /proc/PID/io, without which sacct has no MaxRSS.
+CGROUP_CAPABILITIES = ("SYS_ADMIN", "SYS_NICE", "SYS_PTRACE")
 
 
 class SlurmContainer(ContainerLife, Slurm):

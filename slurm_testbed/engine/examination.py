@@ -34,8 +34,9 @@ class Finding:
     cost: str = ""
 
 
-_CAPABILITIES = {21: "SYS_ADMIN", 23: "SYS_NICE", 24: "SYS_RESOURCE"}
+_CAPABILITIES = {19: "SYS_PTRACE", 21: "SYS_ADMIN", 23: "SYS_NICE", 24: "SYS_RESOURCE"}
 _CAPABILITY_COSTS = {
+    "SYS_PTRACE": "no memory of jobs in sstat and sacct (MaxRSS)",
     "SYS_ADMIN": "no cgroup enforcement and no Apptainer",
     "SYS_NICE": "no task affinity under cgroup v2",
     "SYS_RESOURCE": "`--ulimit` above the current limits fails; older engines refuse `--privileged`",

@@ -8,6 +8,7 @@ from fixtures.hub import spawn
 from slurm_testbed import Autoscaler, SlurmCluster
 
 
+@pytest.mark.deep
 @pytest.mark.row("H-15.2", "H-15.3")
 @pytest.mark.requires("dynamic_nodes")
 def test_spawn_that_finds_no_node_brings_one_up(hub_cluster: SlurmCluster) -> None:

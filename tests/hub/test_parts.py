@@ -35,6 +35,7 @@ def test_each_part_has_a_task_and_refuses_to_come_before_what_it_needs(
     assert ran.stdout.strip() == "n1", ran.stderr
 
 
+@pytest.mark.deep
 @pytest.mark.row("H-01.2", "H-01.3")
 def test_one_task_makes_all_and_each_host_waits_for_what_it_needs(
     invoke: Invoke, hub_start: HubStart, slurm_release: Release

@@ -19,7 +19,6 @@ REFUSED = [
 ]
 
 
-@pytest.mark.smoke
 @pytest.mark.row("H-19.4", "H-19.5", "H-19.6")
 @pytest.mark.parametrize(("directive", "words"), REFUSED)
 def test_refusal_is_sbatchs_own_words_everywhere(hub_cluster: SlurmCluster, directive: str, words: str) -> None:

@@ -17,7 +17,7 @@ from slurm_testbed.releases import Release
 from slurm_testbed.slurm import Slurm
 from tests.images.conftest import Image
 
-FLAGS = ("--cap-add=SYS_ADMIN", "--cap-add=SYS_NICE", "--cgroupns=private")
+FLAGS = ("--cap-add=SYS_ADMIN", "--cap-add=SYS_NICE", "--cap-add=SYS_PTRACE", "--cgroupns=private")
 EAT_MEMORY = "x=$(head --bytes=200M /dev/zero | tr '\\0' x); echo survived"
 #: A device that refuses every byte takes a GPU's place: a job may write to it only with the GRES.
 DEVICE = "/dev/full"
@@ -105,6 +105,24 @@ def test_jobs_are_held_by_memory_cores_and_devices(limited: Slurm) -> None:
     assert cores.isdigit(), f"a job of one core may use {cores}"
     assert "Operation not permitted" in without, f"a job without GRES opened {DEVICE}: {without}"
     assert "Operation not permitted" not in with_gres, f"a job with GRES could not open {DEVICE}: {with_gres}"
+
+
+@pytest.mark.vm
+def test_sstat_and_sacct_have_the_memory_of_a_job(limited: Slurm) -> None:
+    # It ends when it is told: slurmstepd takes samples, and the first and the last see little.
+    job = limited.sbatch(
+        wrap="x=$(head --bytes=100M /dev/zero | tr '\\0' x); until [ -e go ]; do sleep 0.1; done", mem="500M"
+    )
+
+    def read(command: str) -> int:
+        """MaxRSS of the batch step, in bytes."""
+        asked = [command, "--noheader", "--noconvert", "--format=MaxRSS", f"--jobs={job.id}.batch"]
+        return int(limited.run(asked).stdout.strip() or 0)
+
+    limited.wait_until(lambda: read("sstat") > 100 * 2**20, "100 MiB in sstat", state=lambda: f"{read('sstat')} bytes")
+    limited.run(["touch", "go"], user="alice", workdir=limited.home("alice"))
+    job.wait()
+    limited.wait_until(lambda: read("sacct") > 100 * 2**20, "100 MiB in sacct", state=lambda: f"{read('sacct')} bytes")
 
 
 @pytest.mark.vm

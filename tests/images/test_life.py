@@ -97,9 +97,13 @@ def test_new_container_is_a_whole_cluster_without_a_job(image: Image) -> None:
     in_order(log, [f"{daemon}: starts" for daemon in DAEMONS[1:]])
     in_order(log, ["mariadbd: listening", "slurmdbd: listening", "slurmctld: listening", "ready:"])
     timeline = Timeline.parse(log)
-    told = next(entry.text for entry in timeline.entries if entry.text.startswith("cgroups: "))
-    assert told.startswith("cgroups: none, jobs run without memory, core and device limits (")
-    assert "start with --cap-add SYS_ADMIN" in told, "the start does not say how to have the limits"
+    limits, memory = (
+        next(entry.text for entry in timeline.entries if entry.text.startswith(about))
+        for about in ("cgroups: ", "accounting: ")
+    )
+    assert limits.startswith("cgroups: none, jobs run without memory, core and device limits (")
+    assert "start with --cap-add SYS_ADMIN" in limits, "the start does not say how to have the limits"
+    assert memory == "accounting: sstat and sacct have no MaxRSS of jobs (start with --cap-add SYS_PTRACE)"
 
 
 def test_slurm_ready_says_what_is_missing(slurm: Slurm) -> None:

@@ -52,7 +52,9 @@ def owned_by(client: docker.DockerClient, pids: list[int]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.deep)], ids=["Ctrl-C", "kill"]
+)
 def test_matrix_that_is_ended_leaves_no_cluster_and_no_process(
     matrix: subprocess.Popen[str], number: signal.Signals, tmp_path: Path
 ) -> None:

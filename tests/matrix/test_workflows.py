@@ -122,6 +122,7 @@ def test_workflows_name_no_release() -> None:
         assert [release.minor for release in Releases.load().all if release.minor in path.read_text()] == [], path
 
 
+@pytest.mark.deep
 @pytest.mark.row("U-04.3")
 def test_workflows_command_runs_here_on_one_suite(
     nightly: dict[str, Any], tmp_path: Path, built_release: Release

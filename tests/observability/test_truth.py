@@ -69,7 +69,15 @@ def samples(slurm: SlurmCluster, job: Job) -> list[dict[str, Any]]:
     return nodes[0]["samples"] if nodes else []
 
 
-@pytest.mark.row("O-04.5", "O-04.8", "O-07.2", "O-07.3", "O-09.2")
+def resident(slurm: SlurmCluster, command: str, job: Job) -> int:
+    """What sstat or sacct knows of the memory that the processes of a job's steps had at most, in bytes."""
+    options = ["--noheader", "--noconvert", "--format=MaxRSS", f"--jobs={job.id}"]
+    more = ["--allsteps"] if command == "sstat" else []
+    words = slurm.run([command, *more, *options]).stdout.split()
+    return sum(int(word) for word in words)
+
+
+@pytest.mark.row("O-04.5", "O-04.8", "O-07.2", "O-07.3", "O-09.2", "O-09.3", "O-09.4")
 @pytest.mark.parametrize("steps", [1, 8])
 def test_memory_is_the_kernels(observed: SlurmCluster, steps: int) -> None:
     each = 200 // steps
@@ -91,10 +99,14 @@ def test_memory_is_the_kernels(observed: SlurmCluster, steps: int) -> None:
     assert shown["memory_usage_bytes"] > 200 * MIB
     assert shown["memory_usage_bytes"] == pytest.approx(nearest, rel=0.02)
     assert shown["peak_memory_bytes"] >= shown["memory_usage_bytes"]
+    # Slurm adds up processes, the kernel what is charged to their group.
+    observed.wait_until(lambda: resident(observed, "sstat", job) > 200 * MIB, "200 MiB in sstat", deadline=60)
+    assert resident(observed, "sstat", job) == pytest.approx(shown["memory_usage_bytes"], rel=0.1)
     job.cancel()
     job.wait()
     found = await_state(observed, job, "cancelled")
     assert found["peak_memory_bytes"] >= shown["memory_usage_bytes"]
+    assert resident(observed, "sacct", job) == pytest.approx(shown["memory_usage_bytes"], rel=0.1)
 
 
 @pytest.mark.row("O-09.1")

@@ -97,6 +97,7 @@ def test_ctrl_c_leaves_nothing(slurm_release: Release, client: docker.DockerClie
         f"""
         import os, signal
         from slurm_testbed import SlurmContainer
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         with SlurmContainer({slurm_release.version!r}, accounting=False) as slurm:
             print(slurm.name, flush=True)
             os.kill(os.getpid(), signal.SIGINT)

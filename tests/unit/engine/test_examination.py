@@ -32,7 +32,7 @@ def test_examine_says_what_the_engine_is_and_what_each_lack_costs(client: docker
     [
         ("000001ffffffffff", []),
         ("000001fffeffffff", ["SYS_RESOURCE"]),
-        ("00000000a80425fb", ["SYS_ADMIN", "SYS_NICE", "SYS_RESOURCE"]),
+        ("00000000a80425fb", ["SYS_PTRACE", "SYS_ADMIN", "SYS_NICE", "SYS_RESOURCE"]),
     ],
 )
 def test_missing_capabilities_are_read_from_the_bounding_set(bounds: str, missing: list[str]) -> None:

@@ -10,6 +10,8 @@ export SLURM_TESTBED_DEADLINE=${SLURM_TESTBED_DEADLINE:-60}
 
 has_ability() { [[ " $SLURM_ABILITIES " == *" $1 "* ]]; } # ABILITY: see images/releases.yaml
 
+capable() { (((0x$(sed -n 's/^CapEff:\t//p' /proc/self/status) >> $1) & 1)); } # NUMBER of linux/capability.h
+
 since_start() { # hundredths of a second since process 1 started (proc(5): both count from boot)
   local up stat
   read -r up _ < /proc/uptime
@@ -60,7 +62,7 @@ await() { # WHAT HINT COMMAND...: poll until the command succeeds, each $pause s
   # Reading from a pipe into which nobody writes is a pause without a process: two cores start six daemons here.
   exec {nap}<> <(:)
   until "$@"; do
-    [ $SECONDS -lt $end ] || { last=$(cat $run/not-ready 2> /dev/null || :); fail "waited $SLURM_TESTBED_DEADLINE s for $what${last:+; last: $last}." "$hint"; }
+    [ $SECONDS -lt $end ] || { [ ! -e $run/not-ready ] || last=$(< $run/not-ready); fail "waited $SLURM_TESTBED_DEADLINE s for $what${last:+; last: $last}." "$hint"; }
     # Before bash 5.2 the alarm of `read -t` may come before it reads, on a busy machine, and then it reads forever.
     if [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -lt 52 ]; then sleep "${pause-0.01}"
     else ! read -r -t "${pause-0.01}" -u $nap; fi # its failure is no error: callers may have set -e

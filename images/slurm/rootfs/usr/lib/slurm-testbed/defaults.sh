@@ -9,9 +9,8 @@ HOSTNAME=$(< /proc/sys/kernel/hostname)
 : "${SLURM_NODES_CGROUP:=no}" "${SLURM_NODE_GRES:=}"
 : "${SLURMRESTD_HOST:=0.0.0.0}" "${SLURMRESTD_PORT:=6820}"
 : "${SLURM_TESTBED_USER:=alice}"
-# Binding another user's process to cores needs CAP_SYS_NICE (sched_setaffinity(2)), the 24th capability.
-SLURM_CPU_BINDING=$((0x$(sed -n 's/^CapEff:\t//p' /proc/self/status) >> 23 & 1))
-[ $SLURM_NODES_CGROUP = no ] || SLURM_CPU_BINDING=1
+# Binding another user's process to cores needs CAP_SYS_NICE (sched_setaffinity(2)).
+if capable 23 || [ $SLURM_NODES_CGROUP = yes ]; then SLURM_CPU_BINDING=1; else SLURM_CPU_BINDING=0; fi
 set +a
 case $SLURM_NODES in '' | *[!0-9]* | 0*) fail "SLURM_NODES=$SLURM_NODES is not a number of nodes." "give 1 or more." ;; esac
 export SLURM_MAX_NODES=${SLURM_MAX_NODES:-$((SLURM_NODES + 32))}
