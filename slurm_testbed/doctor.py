@@ -73,8 +73,12 @@ CAUSES = (
     ),
     Cause(
         "no-tres",
-        (r"for some reason we have no TRES from it",),
-        "slurmctld reached no database, and has no saved state to go on with",
+        (
+            r"for some reason we have no TRES from it",
+            r"slurmdbd (and/or database )?must be up at slurmctld start time",
+            r"Retrying initial connection to slurmdbd",
+        ),
+        "slurmctld reached no slurmdbd, and has no saved state to go on with",
         "start slurmdbd before slurmctld, and see that both have the same munge key",
     ),
     Cause(

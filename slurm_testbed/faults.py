@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from slurm_testbed.container import SlurmClient, SlurmContainer
-from slurm_testbed.doctor import diagnose
+from slurm_testbed.doctor import diagnose, diagnose_text
 from slurm_testbed.errors import SlurmTestbedError, UsageError
 from slurm_testbed.keys import Key
+from slurm_testbed.slurm import Slurm
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Fault:
 
 
 _FAULTS: dict[str, Fault] = {}
+#: A slurm.conf and a log beside the cluster's own.
+_ALONE, _SAID = "/run/slurm/alone.conf", "/run/slurm/alone.log"
 
 
 def fault(name: str, summary: str) -> Callable[[Callable[[str | None], Iterator[Step]]], Fault]:
@@ -104,6 +107,39 @@ def _munge_mismatch(release: str | None) -> Iterator[Step]:
         yield Step("the cure: the cluster's key in the client, munged restarted", f"$ srun hostname\n{cured}")
 
 
-def _worked(client: SlurmClient) -> str:
+@fault("no-tres", "slurmctld starts for the first time while slurmdbd is away")
+def _no_tres(release: str | None) -> Iterator[Step]:
+    with SlurmContainer(release) as slurm:
+        yield Step("the cluster", f"{slurm.image} with one node")
+        for daemon in ("slurmctld", "slurmdbd"):
+            slurm.substrate.service(slurm.controller, daemon, "stop")
+        slurm.run(["find", "/var/spool/slurmctld", "-mindepth", "1", "-delete"])
+        yield Step("the fault", "slurmdbd is stopped, and slurmctld has no state: as on a new controller")
+
+        # Releases since 24.11 do not end, but try again and again. Who enforces associations is told of them instead.
+        start = (
+            'grep -v ^AccountingStorageEnforce /etc/slurm/slurm.conf > "$1"; slurmctld -D -f "$1" > "$2" 2>&1 & echo $!'
+        )
+        process = slurm.run(["sh", "-c", start, "sh", _ALONE, _SAID]).stdout.strip()
+        diagnosis = slurm.wait_until(
+            lambda: found if (found := diagnose_text(slurm.read(_SAID))).names else None,
+            "slurmctld to say what it lacks",
+            deadline=60,
+            state=lambda: slurm.read(_SAID)[-1000:],
+        )
+        slurm.run(["sh", "-c", 'kill "$1"; rm "$2" "$3"', "sh", process, _ALONE, _SAID], check=False)
+        said = "\n".join(line for finding in diagnosis.findings for line in finding.evidence)
+        yield Step("what slurmctld says", f"$ slurmctld -D\n{said}")
+        if diagnosis.names != ["no-tres"]:
+            raise SlurmTestbedError(f"the diagnosis does not name it: {diagnosis}")
+        yield Step("the diagnosis", str(diagnosis))
+
+        for daemon in ("slurmdbd", "slurmctld"):
+            slurm.substrate.service(slurm.controller, daemon, "start")
+        cured = slurm.wait_until(lambda: _worked(slurm), "the cluster to work", deadline=60)
+        yield Step("the cure: slurmdbd first, then slurmctld", f"$ srun hostname\n{cured}")
+
+
+def _worked(client: Slurm | SlurmClient) -> str:
     done = client.run(["srun", "hostname"], user="alice", check=False)
     return done.stdout if done.returncode == 0 else ""

@@ -45,7 +45,7 @@ def test_who_may_not_log_in_is_told_so_on_the_page(slurm: SlurmCluster, visit: V
 def test_walk_from_login_to_a_cell_and_back(slurm: SlurmCluster, visit: Visit) -> None:
     page, lab = visit.page, Lab(visit.page)
     page.goto("/")
-    expect(page).to_have_url(f"{HUB}/hub/login?next=%2Fhub%2F")
+    expect(page).to_have_url(f"{HUB.url}/hub/login?next=%2Fhub%2F")
     visit.picture("login")
 
     log_in(page, USER, slurm.hub.passwords()[USER])

@@ -107,7 +107,7 @@ def test_advanced_tab_adds_the_hidden_partition_nodes_and_gpus_within_their_boun
         field.fill(too_many)
         page.get_by_role("button", name="Start").click()
         assert "must be less than or equal to" in field.evaluate("field => field.validationMessage")
-        assert page.url == f"{HUB}/hub/spawn"
+        assert page.url == f"{HUB.url}/hub/spawn"
         field.fill("1")
 
 

@@ -1,4 +1,4 @@
-"""A munge mismatch on demand: seen as the release shows it, diagnosed and cured."""
+"""Faults on demand: seen as the release shows them, diagnosed and cured."""
 
 from __future__ import annotations
 
@@ -62,6 +62,18 @@ def test_one_command_reproduces_explains_and_cures_it(slurm_release: Release) ->
     assert KNOWN[slurm_release.minor] in shown
     assert len(set(re.findall(r"SHA256:[0-9a-f]{16}", shown))) == 2, "not both fingerprints"
     assert "the cure" in steps[-1].title
+
+
+@pytest.mark.smoke
+@pytest.mark.row("C-15.1", "C-15.2")
+def test_controller_without_a_database_is_reproduced_explained_and_cured(slurm_release: Release) -> None:
+    steps = {step.title: step.text for step in faults.find("no-tres").reproduce(slurm_release.version)}
+
+    old = "fatal: You are running with a database but for some reason we have no TRES from it."
+    new = "error: Retrying initial connection to slurmdbd"
+    assert (old if slurm_release.minor in {"20.11", "22.05"} else new) in steps["what slurmctld says"]
+    assert "start slurmdbd before slurmctld" in steps["the diagnosis"]
+    assert steps["the cure: slurmdbd first, then slurmctld"].startswith("$ srun hostname")
 
 
 def test_unknown_fault_names_the_known_ones() -> None:
