@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import docker
 import docker.errors
+from docker.models.containers import Container
 
 from slurm_testbed.engine.labels import LABEL_CLUSTER, LABEL_INTERFACE, LABEL_OWNER, is_dead
 
@@ -39,7 +40,7 @@ def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool =
     # Sparse: no inspection for each, which fails when another process removes one meanwhile.
     for container in client.containers.list(all=True, sparse=True, filters={"label": LABEL_CLUSTER}):
         name = (container.attrs.get("Names") or [container.id])[0].lstrip("/")
-        action = functools.partial(container.remove, v=True, force=True)
+        action = functools.partial(_remove_container, client, container)
         found.append(("container", name, container.attrs.get("Labels"), action))
     found += [
         ("network", str(network.name), network.attrs.get("Labels"), network.remove)
@@ -50,6 +51,35 @@ def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool =
         for volume in client.volumes.list(filters={"label": LABEL_CLUSTER})
     ]
     return [f"{kind} {name}" for kind, name, labels, action in found if is_due(labels) and _remove(kind, name, action)]
+
+
+def _remove_container(client: docker.DockerClient, container: Container) -> None:
+    try:
+        container.remove(v=True, force=True)
+    except docker.errors.APIError as error:
+        if "did not receive an exit event" not in str(error.explanation):
+            raise
+        _thaw(client, container)
+        container.remove(v=True, force=True)
+
+
+def _thaw(client: docker.DockerClient, container: Container) -> None:
+    """Let go on what Slurm has frozen in a container whose first process was killed.
+
+    To kill a step, Slurm freezes it first, and under cgroup v1 SIGKILL does not reach what is frozen (cgroups(7)): a
+    container that is killed in this moment never ends. Only the engine's host can reach its groups.
+    """
+    script = 'find /freezer -path "*$0/*" -name freezer.state -exec sh -c "echo THAWED > {}" ";"'
+    client.containers.run(
+        container.attrs["ImageID"],
+        [script, str(container.id)],
+        entrypoint=["sh", "-c"],
+        privileged=True,
+        volumes={"/sys/fs/cgroup/freezer": {"bind": "/freezer", "mode": "rw"}},
+        network_mode="none",
+        labels={LABEL_CLUSTER: container.attrs["Labels"][LABEL_CLUSTER]},
+        remove=True,
+    )
 
 
 def _remove(kind: str, name: str, action: Callable[[], object]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_observability.node.agent import Agent, Settings
 from slurm_observability.node.spool import RunningJob, Spool
 
 from slurm_testbed import data
@@ -121,6 +122,16 @@ def test_job_of_several_hosts_is_told_by_the_first_alone(start: START, spool: Sp
 
     assert service.events() == [("job-started", 12), ("job-finished", 12)]
     assert all(key.startswith("n1-") for key in service.stored)
+
+
+def test_cluster_is_known_when_slurm_conf_comes_later(tree: Tree, spool: Spool, tmp_path: Path) -> None:
+    conf = tmp_path / "slurm.conf"
+    agent = Agent(Settings("http://127.0.0.1:1", spool.root, cgroup_root=tree.root, slurm_conf=conf))
+    before = [sample.cluster for sample in agent.sampler.sample()]
+
+    conf.write_text("ClusterName=testbed\n")
+
+    assert (before, [sample.cluster for sample in agent.sampler.sample()]) == ([""], ["testbed"])
 
 
 def test_slurmctlds_scripts_are_events_of_their_own(start: START, spool: Spool, service: FakeService) -> None:

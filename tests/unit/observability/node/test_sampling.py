@@ -31,7 +31,7 @@ AMD = """WARNING: AMD GPU device(s) is/are in a low-power state. Check power con
 
 
 def sampler(cgroups: Cgroups | None, spool: Spool, *jobs: RunningJob, gpus: list[Gpus] | None = None) -> Sampler:
-    return Sampler(cgroups, Jobs(spool, jobs), gpus or [], host="host", cluster="testbed")
+    return Sampler(cgroups, Jobs(spool, jobs), gpus or [], host="host", cluster=lambda: "testbed")
 
 
 def running(job_id: int, node: str = "n1", **values: object) -> RunningJob:

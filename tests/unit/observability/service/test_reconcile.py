@@ -296,6 +296,50 @@ def test_nodes_are_those_of_slurm(api: Api, slurm: Recorded, look: Reconciler) -
     assert nodes[0]["memory_mb"] == 24105
 
 
+def told(api: Api) -> list[tuple[str, str, str, bool]]:
+    """Cluster, name and state of each node, and whether an agent has spoken of it."""
+    nodes = api.get("/v1/nodes")["nodes"]
+    return [(node["cluster"], node["node"], node["state"], node["seen_at"] is not None) for node in nodes]
+
+
+@pytest.mark.parametrize("first", ["agent", "Slurm"])
+def test_node_whose_agent_does_not_know_its_cluster_is_that_of_slurm(
+    api: Api, slurm: Recorded, look: Reconciler, first: str
+) -> None:
+    cluster = slurm.answers["jobs"]["running"][0]["cluster"]
+    if first == "agent":
+        api.sample(node="n1", seconds=1)
+    look.look()
+    api.sample(node="n1", seconds=2)
+    look.look()
+
+    assert told(api) == [(cluster, "n1", "mixed", True), (cluster, "n2", "mixed", False)]
+
+    # slurm.conf has come.
+    api.sample(node="n1", seconds=3, cluster=cluster)
+    assert told(api) == [(cluster, "n1", "mixed", True), (cluster, "n2", "mixed", False)]
+    assert list(api.series("hpc_node_job_count")) == ['node="n1"']
+
+
+def test_host_that_is_no_node_is_not_among_them(api: Api, slurm: Recorded, look: Reconciler) -> None:
+    cluster = slurm.answers["jobs"]["running"][0]["cluster"]
+    api.sample(node="slurmctld", cluster=cluster)
+    assert [node[1] for node in told(api)] == ["slurmctld"]
+
+    look.look()
+
+    assert [node[1] for node in told(api)] == ["n1", "n2"]
+
+
+def test_node_that_slurm_has_no_more_leaves(api: Api, slurm: Recorded, look: Reconciler) -> None:
+    look.look()
+    slurm.answers["nodes"] = slurm.answers["nodes"][:1]
+
+    look.look()
+
+    assert [node[1] for node in told(api)] == ["n1"]
+
+
 def test_slurmrestd_that_is_away_is_said_and_events_go_on(api: Api, slurm: Recorded, look: Reconciler) -> None:
     look.look()
     slurm.status = 500

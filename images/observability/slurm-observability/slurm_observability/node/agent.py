@@ -85,12 +85,13 @@ class Agent:
         )
         self.keeper = Keeper(self.cgroups, self.jobs) if self.cgroups and settings.hold else None
         self.delivery = Delivery(self.spool, self.service)
+        self._cluster = ""
         self.sampler = Sampler(
             self.cgroups,
             self.jobs,
             self.gpus,
             host=settings.host,
-            cluster=cluster_name(settings.slurm_conf),
+            cluster=self._cluster_name,
             interval=settings.interval,
             troubles=self._troubles,
         )
@@ -138,6 +139,12 @@ class Agent:
         if made:
             self.delivery.wake()
         return waiting
+
+    def _cluster_name(self) -> str:
+        """ClusterName; empty until slurm.conf is there, which may come later, or a job has said it."""
+        said = (job.cluster for job in self.jobs.all() if job.cluster)
+        self._cluster = self._cluster or cluster_name(self.settings.slurm_conf) or next(said, "")
+        return self._cluster
 
     # --- starts -------------------------------------------------------------------------------------------
 

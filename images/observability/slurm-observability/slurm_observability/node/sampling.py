@@ -34,7 +34,7 @@ class Sampler:
         jobs: the running jobs.
         gpus: readers of this node's GPUs.
         host: the node's name where the folders of jobs tell none.
-        cluster: ClusterName.
+        cluster: says ClusterName, empty while it is not known.
         interval: seconds between two samples.
         troubles: what else could not be done: each says so, or None.
     """
@@ -46,7 +46,7 @@ class Sampler:
         gpus: list[Gpus],
         *,
         host: str,
-        cluster: str = "",
+        cluster: Callable[[], str] = str,
         interval: float = 10,
         troubles: Callable[[], list[Unread]] = list,
     ) -> None:
@@ -74,11 +74,12 @@ class Sampler:
         gpus = self._read_gpus(unread)
         nodes = (self._cgroups.nodes() if self._cgroups else []) or [self._host]
         found: dict[str, list[JobSample]] = {node: [] for node in nodes}
+        cluster = self._cluster()
         self._read_jobs(found, gpus, unread)
         made = [
             NodeSample(
                 node=node,
-                cluster=self._cluster,
+                cluster=cluster,
                 timestamp=datetime.now(UTC),
                 cpu_usage_percent=cpu,
                 memory_usage_bytes=memory.total - memory.available,

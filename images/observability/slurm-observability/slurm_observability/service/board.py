@@ -107,6 +107,9 @@ class Board:
             old = self._nodes.get(place)
             if old is None or sample.timestamp > old.sample.timestamp:
                 self._nodes[place] = Seen(at, sample, jobs)
+            if sample.cluster:
+                # Its agent did not know the cluster before.
+                self._nodes.pop(("", sample.node), None)
 
     def find(self, job_id: int, cluster: str) -> OpenRun | None:
         """The open run of a job; a cluster that is not known may be any."""

@@ -233,14 +233,15 @@ def counts(session: Session) -> answers.Counts:
 
 
 def nodes(session: Session, board: Board) -> answers.Nodes:
-    """The nodes, by name."""
+    """The nodes, by name; where Slurm has told of a cluster, those that it has: other hosts have agents, too."""
     at = now()
     running: dict[str, list[int]] = defaultdict(list)
     for run in board.runs():
         for name in run.nodes:
             running[name].append(run.job_id)
-    rows = session.scalars(sa.select(Node))
-    found = [_node(row, at, sorted(running[row.node])) for row in rows]
+    rows = session.scalars(sa.select(Node)).all()
+    told = {row.cluster for row in rows if row.state}
+    found = [_node(row, at, sorted(running[row.node])) for row in rows if row.state or row.cluster not in told]
     found.sort(key=lambda node: natural(node.node))
     return answers.Nodes(total=len(found), nodes=found)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from slurm_observability.service.audit import Who, note, now
 from slurm_observability.service.board import Board
 from slurm_observability.service.database import Database
 from slurm_observability.service.models import JobSampleRow, Node, NodeSampleRow, Receipt, Run
+from slurm_observability.service.nodes import NO_FACTS, node_row, place_of
 from slurm_observability.service.scheduler import SchedulerError, SlurmJob, SlurmNode, Slurmrestd
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,9 @@ class Reconciler:
         try:
             asked = now()
             jobs, nodes = slurmrestd.jobs(), slurmrestd.nodes()
-            self._take_nodes(nodes)
+            # slurmctld names the cluster of its jobs, and of the nodes of others only.
+            cluster = next((job.cluster for job in jobs if job.cluster), "")
+            self._take_nodes([dataclasses.replace(node, cluster=node.cluster or cluster) for node in nodes])
             for job in jobs:
                 if not self._has_begun_since(job, asked):
                     self._take_job(job)
@@ -125,23 +129,28 @@ class Reconciler:
 
     # --- slurmctld --------------------------------------------------------------------------------------
 
-    def _take_nodes(self, nodes: Iterable[SlurmNode]) -> None:
+    def _take_nodes(self, nodes: Sequence[SlurmNode]) -> None:
         with self._database.read() as session:
-            rows = session.scalars(sa.select(Node)).all()
-            known = {(row.cluster, row.node): _facts(row) for row in rows}
-        new = [node for node in nodes if known.get((node.cluster, node.name)) != _facts(node)]
-        if not new:
+            known = {(row.cluster, row.node): _facts(row) for row in session.scalars(sa.select(Node))}
+        places = [place_of(node.cluster, node.name, known) for node in nodes]
+        new = [
+            node
+            for node, place in zip(nodes, places, strict=True)
+            if not place or known[place] != _facts(node) or (node.cluster and not place[0])
+        ]
+        clusters = {place[0] for place in places if place}
+        gone = [
+            place
+            for place, facts in known.items()
+            if place not in places and place[0] in clusters and any(facts.values())
+        ]
+        if not new and not gone:
             return
         with self._database.write() as session:
             for node in new:
-                # An agent that does not know its cluster has made a row without one.
-                place = (node.cluster, node.name) if (node.cluster, node.name) in known else ("", node.name)
-                row = session.get(Node, place if place in known else (node.cluster, node.name), with_for_update=True)
-                if row is None:
-                    row = Node(cluster=node.cluster, node=node.name)
-                    session.add(row)
-                for name, value in zip(_NODE_FACTS, _facts(node), strict=True):
-                    setattr(row, name, value)
+                _set(node_row(session, node.cluster, node.name), _facts(node))
+            for place in gone:
+                _set(session.get_one(Node, place, with_for_update=True), NO_FACTS)
 
     def _has_begun_since(self, job: SlurmJob, asked: datetime) -> bool:
         """Whether a job that waited when slurmctld was asked has begun meanwhile, as its prolog told."""
@@ -453,8 +462,10 @@ def _key(job: SlurmJob, kind: str, run: int | None = None) -> str:
     return f"reconciliation/{job.cluster}/{job.job_id}/{at if run is None else f'{at}-{run}'}/{kind}"
 
 
-_NODE_FACTS = ("state", "reason", "cpus", "cpus_allocated", "memory_mb", "memory_allocated_mb", "gres")
+def _facts(node: Node | SlurmNode) -> dict[str, object]:
+    return {name: getattr(node, name) for name in NO_FACTS}
 
 
-def _facts(node: Node | SlurmNode) -> tuple[object, ...]:
-    return tuple(getattr(node, name) for name in _NODE_FACTS)
+def _set(row: Node, facts: Mapping[str, object]) -> None:
+    for name, value in facts.items():
+        setattr(row, name, value)

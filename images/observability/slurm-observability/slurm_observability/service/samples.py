@@ -12,7 +12,8 @@ from slurm_observability.schema import JobSample, JobState, NodeSample, SampleAn
 from slurm_observability.service.audit import Who, note, now
 from slurm_observability.service.board import Board, OpenRun
 from slurm_observability.service.ledger import add_up, stop_suspension
-from slurm_observability.service.models import JobSampleRow, Node, NodeSampleRow, Run, RunNode
+from slurm_observability.service.models import JobSampleRow, NodeSampleRow, Run, RunNode
+from slurm_observability.service.nodes import node_row
 
 #: How long after a run's end its last samples may still come.
 _LATE = timedelta(minutes=5)
@@ -26,17 +27,14 @@ def take(session: Session, board: Board, sample: NodeSample) -> SampleAnswer:
         board: where the open runs are known.
         sample: what an agent read.
     """
-    node = session.get(Node, (sample.cluster, sample.node), with_for_update=True)
-    if node is None:
-        node = Node(cluster=sample.cluster, node=sample.node, state="", reason="", gres="")
-        session.add(node)
+    node = node_row(session, sample.cluster, sample.node)
     if node.sampled_at is not None and sample.timestamp <= node.sampled_at:
         return SampleAnswer(recorded=False, unknown_jobs=[])
     node.sampled_at, node.seen_at = sample.timestamp, now()
     node.sample = sample.model_dump(mode="json")
     session.add(
         NodeSampleRow(
-            cluster=sample.cluster,
+            cluster=node.cluster,
             node=sample.node,
             timestamp=sample.timestamp,
             cpu_usage_percent=sample.cpu_usage_percent,
