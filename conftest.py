@@ -7,6 +7,7 @@ pytest_plugins = [
     "fixtures.browser",
     "fixtures.cluster",
     "fixtures.hub",
+    "fixtures.exporter",
     "fixtures.observability",
     "fixtures.rows.plugin",
     "fixtures.tasks",

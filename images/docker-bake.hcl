@@ -166,25 +166,26 @@ target "_observability" {
   inherits = ["_environment"]
   context  = "observability"
   contexts = { base = "target:base" }
+  target   = "host"
 }
 
 target "observability" {
   inherits = ["_observability"]
-  target   = "observability"
+  args     = { IMAGE = "observability" }
   tags     = tags("observability")
   labels = merge(release_labels(), labels("observability", "What jobs do and use: the service, and hosts of a cluster with its agent", OBSERVABILITY_LICENSES))
 }
 
 target "postgresql" {
   inherits = ["_observability"]
-  target   = "postgresql"
+  args     = { IMAGE = "postgresql" }
   tags     = tags("postgresql")
   labels = merge(release_labels(), labels("postgresql", "PostgreSQL for the service of job observability", "${SLURM_LICENSES} AND PostgreSQL"))
 }
 
 target "prometheus" {
   inherits = ["_observability"]
-  target   = "prometheus"
+  args     = { IMAGE = "prometheus" }
   tags     = tags("prometheus")
   labels = merge(release_labels(), labels("prometheus", "Prometheus for the service of job observability", SLURM_LICENSES))
 }

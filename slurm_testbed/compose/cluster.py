@@ -96,6 +96,7 @@ class SlurmCluster(Slurm):
             `this_python()` names those that its jobs need to run the caller's Python.
         shared_nfs: an NFS export, `server:/path`, for the shared tree: compose/nfs.yaml.
         repository: of other images than ours, derived from them, instead of REPOSITORY of the environment.
+        images: of single hosts by name, derived from the one that the host has else.
         deadline: seconds until the cluster must be ready; by default 90, and 240 with a hub.
         user: who submits where no user is named.
         owner: value of the owner label; by default this process, after whose death a sweep removes the cluster.
@@ -127,6 +128,7 @@ class SlurmCluster(Slurm):
         share: Sequence[str | Path] = (),
         shared_nfs: str = "",
         repository: str | None = None,
+        images: Mapping[str, str] | None = None,
         deadline: float | None = None,
         user: str = "alice",
         owner: str | None = None,
@@ -163,6 +165,11 @@ class SlurmCluster(Slurm):
         shared = shared_paths(share)
         self._further_node = further_node(shared, env or {}, cgroups=cgroups, stack=stack)
         self._override = override(nodes, shared, env or {}, cgroups=cgroups, stack=stack)
+        self._images = dict(images or {})
+        for host, image in self._images.items():
+            if host not in self.host_names():
+                raise UsageError(f"there is no host {host}", hint=f"there are {', '.join(self.host_names())}")
+            self._override["services"].setdefault(host, {})["image"] = image
         settings = {
             "VERSION": self.release.version,
             "SLURM_NODES": str(nodes),
@@ -205,6 +212,8 @@ class SlurmCluster(Slurm):
         """
         for image in _STACKS[self.stack].images:
             check_image(client, image_name(image, self.release.version, self.repository))
+        for image in self._images.values():
+            check_image(client, image)
 
     def _start(self, client: docker.DockerClient) -> None:
         self.write_override()
@@ -244,6 +253,7 @@ class SlurmCluster(Slurm):
                 head = ContainerSubstrate(created["slurmctld"])
                 head.put("slurmctld", {f"/run/secrets/{name}": key for name, key in keys.items()}, mode=0o400)
         self.project.run("up", "--detach", *only)
+        self.__dict__.pop("observability", None)  # its port may be another one now
         host = "127.0.0.1" if not is_remote(client) else str(client.api.base_url.split("//")[1].split(":")[0])
         containers = self.project.containers(client)
         substrate = ComposeSubstrate(containers, host=host, project=self.project, node=self._further_node)
@@ -375,7 +385,7 @@ class SlurmCluster(Slurm):
         """
         return Hub(self)
 
-    @property
+    @functools.cached_property
     def observability(self) -> Observability:
         """The service of job observability of the stack `observability`.
 

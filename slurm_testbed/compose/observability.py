@@ -37,10 +37,15 @@ class Observability:
                 hint='take one with it: SlurmCluster(stack="observability"), invoke up.observability',
             )
         self._slurm = slurm
+        self._tokens: dict[str, str] = {}
         address, port = slurm.substrate.endpoint("observability", 8080)
+        #: The certificate to believe, in PEM; empty where the service speaks no TLS.
+        self.certificate = slurm.substrate.exec("observability", ["cat", f"{_SHARED}/ca.crt"]).stdout
         #: Where the dashboard is, and under it the API.
-        self.url = f"http://{address}:{port}"
-        self._api = Api(f"{self.url}/", "Bearer", ObservabilityError, lambda body: body["error"]["message"])
+        self.url = f"{'https' if self.certificate else 'http'}://{address}:{port}"
+        self._api = Api(
+            f"{self.url}/", "Bearer", ObservabilityError, lambda body: body["error"]["message"], self.certificate
+        )
 
     def __repr__(self) -> str:
         return f"Observability({self.url!r})"
@@ -52,7 +57,9 @@ class Observability:
 
     def token(self, role: Literal["agent", "reader"] = "reader") -> str:
         """The token that was made for this cluster's agents, or for those who only read."""
-        return self._slurm.read(f"{_SHARED}/{role}.token", host="observability").strip()
+        if role not in self._tokens:
+            self._tokens[role] = self._slurm.read(f"{_SHARED}/{role}.token", host="observability").strip()
+        return self._tokens[role]
 
     def api(
         self, method: str, path: str, *, role: Literal["agent", "reader"] = "reader", **options: Any

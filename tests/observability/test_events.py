@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
-from fixtures.observability import ObservedStart, await_state, events, kinds, known
+from fixtures.observability import ObservedStart, await_state, events, kinds
 from slurm_testbed import SlurmCluster
 
 #: A stack of eleven containers: `invoke test --deep -- tests/observability`, and the nightly matrix.
@@ -119,27 +118,3 @@ def test_with_prologflags_alloc_it_is_the_same(observed_start: ObservedStart) ->
             assert kinds(slurm, job) == ONE_RUN
         config = slurm.run(["scontrol", "show", "config"]).stdout
         assert re.search(r"^PrologFlags +=.*Alloc", config, re.MULTILINE), config
-
-
-@pytest.mark.row("O-12.1")
-def test_scripts_run_by_hand(observed: SlurmCluster) -> None:
-    variables = {
-        "SLURM_JOB_ID": "99999",
-        "SLURM_JOB_USER": "alice",
-        "SLURM_NODELIST": "n1",
-        "SLURM_JOB_NUM_NODES": "1",
-        "SLURM_NODEID": "0",
-    }
-    script = "/etc/slurm/{}.d/50-observability.sh"
-    prolog = observed.substrate.exec("n1", [script.format("prolog")], env=variables)
-    observed.wait_until(lambda: known(observed, 99999), "the job in the API", deadline=30)
-    found = observed.observability.api("GET", "v1/jobs/slurm-99999").json()
-    epilog = observed.substrate.exec("n1", [script.format("epilog")], env={**variables, "SLURM_JOB_EXIT_CODE": "0"})
-
-    assert (prolog.returncode, epilog.returncode) == (0, 0), prolog.stderr + epilog.stderr
-    assert (found["user"], found["node_list"]) == ("alice", ["n1"])
-    observed.wait_until(
-        lambda: known(observed, 99999)["finished_at"], "the end in the API", deadline=30,
-        state=lambda: json.dumps(known(observed, 99999)),
-    )  # fmt: skip
-    assert kinds(observed, 99999) == ONE_RUN

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from fixtures.observability import await_state
+from fixtures.observability import await_state, prometheus
 from slurm_testbed import SlurmCluster
 
 #: A stack of eleven containers: `invoke test --deep -- tests/observability`, and the nightly matrix.
@@ -66,10 +65,7 @@ def test_series_of_a_job_begin_and_end_with_it(observed: SlurmCluster) -> None:
 
 @pytest.mark.row("O-14.4")
 def test_prometheus_has_the_values(observed: SlurmCluster) -> None:
-    def asked(query: str) -> list[dict[str, object]]:
-        url = f"{observed.observability.prometheus_url()}/api/v1/query"
-        found: list[dict[str, object]] = requests.get(url, params={"query": query}, timeout=30).json()["data"]["result"]
-        return found
-
-    observed.wait_until(lambda: asked("hpc_node_memory_usage_bytes > 0"), "values in Prometheus", deadline=60)
-    assert [one["value"][1] for one in asked('up{job="slurm-observability"}')] == ["1"]  # type: ignore[index]
+    observed.wait_until(
+        lambda: prometheus(observed, "hpc_node_memory_usage_bytes > 0"), "values in Prometheus", deadline=60
+    )
+    assert [one["value"][1] for one in prometheus(observed, 'up{job="slurm-observability"}')] == ["1"]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from fixtures.observability import await_state
+from fixtures.truth import MIB, Truth
 from slurm_testbed import SlurmCluster
 from slurm_testbed.slurm import Job
 
 #: A stack of eleven containers: `invoke test --deep -- tests/observability`, and the nightly matrix.
 pytestmark = pytest.mark.deep
 
-MIB = 1024 * 1024
 #: Says where the kernel has the job, runs a program in so many steps, and waits for them.
 SCRIPT = """#!/bin/sh
 cat /proc/self/cgroup > cgroup.$SLURM_JOB_ID
@@ -25,42 +24,6 @@ wait
 """
 HOLD = 'import time; held = bytearray(b"x") * ({mib} << 20); time.sleep(600)'
 BURN = "while True: pass"
-
-
-@dataclass
-class Truth:
-    """A running job's own files of the kernel, on its only node."""
-
-    slurm: SlurmCluster
-    job: Job
-    node: str
-
-    def _folder(self, controller: str) -> str:
-        """The job's folder, from what one of its processes says of itself: cgroups(7), /proc/[pid]/cgroup."""
-        lines = self.slurm.read(f"/home/alice/cgroup.{self.job.id}", host=self.node).splitlines()
-        groups = {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
-        path = groups.get(controller, groups.get("", "")).partition("/step_")[0]
-        assert "/job_" in path, lines
-        return f"/sys/fs/cgroup/{controller}{path}" if controller in groups else f"/sys/fs/cgroup{path}"
-
-    def memory(self) -> int:
-        """Bytes charged to the job now."""
-        folder = self._folder("memory")
-        return int(self._first(f"{folder}/memory.usage_in_bytes", f"{folder}/memory.current").split()[0])
-
-    def cpu(self) -> tuple[float, float]:
-        """The time, and the seconds of CPU that the job has had by then."""
-        folder = self._folder("cpuacct")
-        now, *words = self._first(f"{folder}/cpuacct.usage", f"{folder}/cpu.stat").split()
-        return float(now), int(words[1]) / 1e6 if words[0] == "usage_usec" else int(words[0]) / 1e9
-
-    def _first(self, *files: str) -> str:
-        """The first of some files that is there, and for counters the time before it."""
-        stamp = "date +%s.%N; " if "cpu" in files[0] else ""
-        script = f'for file; do [ ! -e "$file" ] || {{ {stamp}cat "$file"; exit; }}; done; exit 1'
-        done = self.slurm.substrate.exec(self.node, ["sh", "-c", script, "sh", *files])
-        assert done.returncode == 0, f"{files}: {done.stderr}"
-        return done.stdout
 
 
 def samples(slurm: SlurmCluster, job: Job) -> list[dict[str, Any]]:

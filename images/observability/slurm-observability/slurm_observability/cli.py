@@ -8,12 +8,14 @@ import click
 
 from slurm_observability import __version__
 
-#: A subcommand; the module of the half that has it under its own name; what it is for.
+#: What to install for a half, whose module `commands` has its subcommands under their own names.
+HALVES = {"node": "slurm-observability", "service": "slurm-observability[service]"}
+#: A subcommand, its half, and what it is for.
 SUBCOMMANDS = {
-    "agent": ("slurm_observability.node.commands", "Read the jobs of this node, and deliver their events."),
-    "check": ("slurm_observability.node.commands", "Say what of Slurm's configuration does not fit."),
-    "service": ("slurm_observability.service.commands", "Run the service."),
-    "token": ("slurm_observability.service.commands", "Make, list and revoke the tokens of the service."),
+    "agent": ("node", "Read the jobs of this node, and deliver their events."),
+    "check": ("node", "Say what of Slurm's configuration does not fit."),
+    "service": ("service", "Run the service."),
+    "token": ("service", "Make, list and revoke the tokens of the service."),
 }
 
 
@@ -23,15 +25,16 @@ class _Halves(click.Group):
     def list_commands(self, _: click.Context) -> list[str]:
         return sorted(SUBCOMMANDS)
 
-    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _context: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SUBCOMMANDS:
             return None
+        half, _ = SUBCOMMANDS[cmd_name]
         try:
-            module = importlib.import_module(SUBCOMMANDS[cmd_name][0])
+            module = importlib.import_module(f"slurm_observability.{half}.commands")
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("slurm_observability"):
                 raise
-            needs = f"{cmd_name} needs the Python package {error.name}: pip install 'slurm-observability[service]'"
+            needs = f"{cmd_name} needs the Python package {error.name}: pip install '{HALVES[half]}'"
             raise click.ClickException(needs) from error
         command: click.Command = getattr(module, cmd_name)
         return command

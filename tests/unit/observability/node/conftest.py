@@ -18,7 +18,7 @@ from slurm_observability.node.spool import Spool
 
 from slurm_testbed import data
 
-SCRIPTS = data.images() / "observability/rootfs/node/etc/slurm"
+SCRIPTS = data.images() / "observability/rootfs/observability/etc/slurm"
 SLUID = "s4G1KMZ8XQ2P0A"
 
 #: What slurmd gives to the prolog of a job on two nodes.

@@ -216,6 +216,7 @@ def test_job_that_the_service_was_not_told_of_is_said(tree: Tree, spool: Spool, 
 # --- GPUs ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("O-13.1")
 def test_nvidia_smi_is_asked_and_understood(tmp_path: Path) -> None:
     first, second = NvidiaGpus(tool(tmp_path, "nvidia-smi", NVIDIA)).read().values()
 
@@ -232,6 +233,7 @@ def test_nvidia_smi_is_asked_and_understood(tmp_path: Path) -> None:
     assert (second.utilization_percent, second.memory_used_bytes, second.power_watts) == (None, None, None)
 
 
+@pytest.mark.row("O-13.2")
 def test_rocm_smi_is_asked_and_understood(tmp_path: Path) -> None:
     first, second = AmdGpus(tool(tmp_path, "rocm-smi", AMD)).read().values()
 

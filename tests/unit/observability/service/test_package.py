@@ -29,10 +29,10 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[>=<\[]", one)[0] for one in requirements}
 
 
-def on_a_node(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code where only the base requirements are there."""
+def on_a_node(code: str, *missing: str) -> subprocess.CompletedProcess[str]:
+    """Run code where only the base requirements are there, without some of these."""
     hidden = ["alembic", "fastapi", "limits", "prometheus_client", "psycopg", "pydantic_settings", "sqlalchemy", "jwt"]
-    script = ON_A_NODE.format(package=str(PACKAGE), names=[*hidden, "uvicorn", "filelock"], code=code)
+    script = ON_A_NODE.format(package=str(PACKAGE), names=[*hidden, "uvicorn", "filelock", *missing], code=code)
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
 
@@ -49,11 +49,15 @@ def test_schema_and_help_need_nothing_of_the_service() -> None:
     ]
 
 
-def test_service_on_a_node_says_what_is_missing() -> None:
-    done = on_a_node("from slurm_observability.cli import main\nmain(['service'])")
+@pytest.mark.parametrize(
+    ("command", "missing", "package"),
+    [("service", "uvicorn", "slurm-observability[service]"), ("agent", "inotify_simple", "slurm-observability")],
+)
+def test_half_that_is_not_installed_says_what_is_missing(command: str, missing: str, package: str) -> None:
+    done = on_a_node(f"from slurm_observability.cli import main\nmain([{command!r}])", missing)
 
     assert done.returncode == 1
-    assert "pip install 'slurm-observability[service]'" in done.stderr
+    assert re.search(rf"{command} needs the Python package \w+: pip install '{re.escape(package)}'", done.stderr)
 
 
 def test_tests_run_against_versions_that_the_package_allows() -> None:

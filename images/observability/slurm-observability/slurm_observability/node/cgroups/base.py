@@ -7,11 +7,12 @@ import errno
 import fcntl
 import os
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 #: Our folder in a job's folder. While it is there Slurm takes it for one more step that is still alive (`_is_empty_dir`
 #: in src/plugins/cgroup/common/cgroup_common.c, in 22.05 as in 26.05), and leaves the job's folder, with the kernel's
@@ -92,12 +93,35 @@ class Reading:
     unread: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class File(Generic[_Value]):
+    """A file in which the kernel counts something for a group.
+
+    Attributes:
+        controller: the hierarchy of v1 that has it; empty under v2, which has one.
+        name: beneath the group's folder.
+        parse: makes a value of its text.
+    """
+
+    controller: str
+    name: str
+    parse: Callable[[str], _Value]
+
+
 class Cgroups(ABC):
     """The folders of the jobs on this host.
 
     Args:
         root: where the hierarchy is mounted.
     """
+
+    cpu_seconds: File[float]
+    memory: File[int]
+    peak_memory: File[int]
+    memory_limit: File[int | None]
+    cpus: File[int | None]
+    #: Of a step's folder.
+    frozen: File[bool]
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -119,10 +143,6 @@ class Cgroups(ABC):
         """The nodes whose names the folders tell."""
 
     @abstractmethod
-    def read(self, folder: JobFolder) -> Reading:
-        """Read what the kernel counts for a job."""
-
-    @abstractmethod
     def places(self, folder: JobFolder) -> list[tuple[Path, Path]]:
         """The job's folders in the hierarchies that count, each after the folder that Slurm locks for it."""
 
@@ -140,6 +160,42 @@ class Cgroups(ABC):
                 for listing in (place / step).rglob("cgroup.procs"):
                     with contextlib.suppress(OSError):
                         yield from map(int, listing.read_text().split())
+
+    def read(self, folder: JobFolder) -> Reading:
+        """Read what the kernel counts for a job."""
+        files = FileReader()
+
+        def value(file: File[_Value], step: str = "", *, optional: bool = False) -> _Value | None:
+            return files.value(self._path(file, folder, step), file.parse, optional=optional)
+
+        # The two belong together.
+        read_at, cpu_seconds = time.monotonic(), value(self.cpu_seconds)
+        memory, peak = value(self.memory), value(self.peak_memory, optional=True)
+        if memory is not None and peak is None and not files.unread:
+            why = "this kernel has none, memory.peak came with Linux 5.19"
+            files.unread.append(f"{self._path(self.peak_memory, folder)}: {why}")
+        steps = [(step, f"step_{step}/") for step in self.steps(folder)]
+        frozen: list[bool | None] = [value(self.frozen, place, optional=True) for _, place in steps]
+        return Reading(
+            read_at=read_at,
+            cpu_seconds=cpu_seconds,
+            memory_bytes=memory,
+            peak_memory_bytes=peak,
+            memory_limit_bytes=value(self.memory_limit),
+            cpus=value(self.cpus, optional=True),
+            suspended=any(frozen),
+            steps=tuple(
+                # One that has just ended, or that Slurm counts in one hierarchy alone, is nothing to tell.
+                StepReading(
+                    step, value(self.cpu_seconds, place, optional=True), value(self.memory, place, optional=True)
+                )
+                for step, place in steps
+            ),
+            unread=tuple(files.unread),
+        )
+
+    def _path(self, file: File[Any], folder: JobFolder, step: str = "") -> Path:
+        return self.root / file.controller / folder.path.lstrip("/") / f"{step}{file.name}"
 
     # --- keeping a folder until it has been read ----------------------------------------------------------
 

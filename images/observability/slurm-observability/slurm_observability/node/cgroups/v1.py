@@ -7,26 +7,36 @@ Builds for several slurmds on a host have `slurm_NODE` in place of `slurm`; 26.0
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
-from slurm_observability.node.cgroups.base import (
-    Cgroups,
-    FileReader,
-    JobFolder,
-    Reading,
-    StepReading,
-    children,
-    count_cpus,
-)
+from slurm_observability.node.cgroups.base import Cgroups, File, JobFolder, children, count_cpus
 
 _TOP = re.compile(r"slurm(?:_(?P<node>.+))?")
 # memory.limit_in_bytes of a group without a limit: the greatest number of pages (mm/page_counter.c).
 _UNLIMITED = 2**62
 
 
+def _seconds(text: str) -> float:
+    return int(text) / 1e9
+
+
+def _limit(text: str) -> int | None:
+    return int(text) if int(text) < _UNLIMITED else None
+
+
+def _frozen(text: str) -> bool:
+    return text.strip() in {"FROZEN", "FREEZING"}
+
+
 class CgroupsV1(Cgroups):
     """The folders of jobs under v1; memory and CPU time are counted in hierarchies of their own."""
+
+    cpu_seconds = File("cpuacct", "cpuacct.usage", _seconds)
+    memory = File("memory", "memory.usage_in_bytes", int)
+    peak_memory = File("memory", "memory.max_usage_in_bytes", int)
+    memory_limit = File("memory", "memory.limit_in_bytes", _limit)
+    cpus = File("cpuset", "cpuset.cpus", count_cpus)
+    frozen = File("freezer", "freezer.state", _frozen)
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -57,31 +67,6 @@ class CgroupsV1(Cgroups):
     def nodes(self) -> list[str]:
         return sorted({node for node in self._tops(self._memory).values() if node})
 
-    def read(self, folder: JobFolder) -> Reading:
-        files = FileReader()
-        memory, cpuacct = (self._in(controller, folder) for controller in (self._memory, self._cpuacct))
-        steps = self.steps(folder)
-        return Reading(
-            # The two belong together.
-            read_at=time.monotonic(),
-            cpu_seconds=files.value(cpuacct / "cpuacct.usage", _seconds),
-            memory_bytes=files.value(memory / "memory.usage_in_bytes", int),
-            peak_memory_bytes=files.value(memory / "memory.max_usage_in_bytes", int),
-            memory_limit_bytes=files.value(memory / "memory.limit_in_bytes", _limit),
-            cpus=files.value(self._in(self.root / "cpuset", folder) / "cpuset.cpus", count_cpus, optional=True),
-            suspended=any(self._is_frozen(folder, step, files) for step in steps),
-            steps=tuple(
-                StepReading(
-                    step,
-                    # A step that has just ended, or that Slurm counts in one hierarchy alone, is nothing to tell.
-                    files.value(cpuacct / f"step_{step}" / "cpuacct.usage", _seconds, optional=True),
-                    files.value(memory / f"step_{step}" / "memory.usage_in_bytes", int, optional=True),
-                )
-                for step in steps
-            ),
-            unread=tuple(files.unread),
-        )
-
     def places(self, folder: JobFolder) -> list[tuple[Path, Path]]:
         return [(controller, self._in(controller, folder)) for controller in (self._memory, self._cpuacct)]
 
@@ -94,10 +79,6 @@ class CgroupsV1(Cgroups):
     def _above(self, place: Path) -> list[Path]:
         return [place.parent]
 
-    def _is_frozen(self, folder: JobFolder, step: str, files: FileReader) -> bool:
-        state = self._in(self.root / "freezer", folder) / f"step_{step}" / "freezer.state"
-        return files.value(state, str.strip, optional=True) in {"FROZEN", "FREEZING"}
-
     @staticmethod
     def _in(controller: Path, folder: JobFolder) -> Path:
         return controller / folder.path.lstrip("/")
@@ -107,11 +88,3 @@ class CgroupsV1(Cgroups):
         """Slurm's own folders, and the nodes that their names tell."""
         matches = (_TOP.fullmatch(name) for name in children(controller, "slurm"))
         return {match[0]: match["node"] for match in matches if match}
-
-
-def _seconds(text: str) -> float:
-    return int(text) / 1e9
-
-
-def _limit(text: str) -> int | None:
-    return int(text) if int(text) < _UNLIMITED else None

@@ -7,24 +7,34 @@ unless cgroup.conf has CgroupJobIdPaths=yes (src/plugins/cgroup/v2/cgroup_v2.c, 
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
-from slurm_observability.node.cgroups.base import (
-    Cgroups,
-    FileReader,
-    JobFolder,
-    Reading,
-    StepReading,
-    children,
-    count_cpus,
-)
+from slurm_observability.node.cgroups.base import Cgroups, File, JobFolder, children, count_cpus
 
 _SCOPE = re.compile(r"(?:(?P<node>.+)_)?slurmstepd\.scope")
 
 
+def _seconds(text: str) -> float:
+    return int(dict(line.split() for line in text.splitlines())["usage_usec"]) / 1e6
+
+
+def _limit(text: str) -> int | None:
+    return None if text.strip() == "max" else int(text)
+
+
+def _frozen(text: str) -> bool:
+    return int(text) == 1
+
+
 class CgroupsV2(Cgroups):
     """The folders of jobs under v2."""
+
+    cpu_seconds = File("", "cpu.stat", _seconds)
+    memory = File("", "memory.current", int)
+    peak_memory = File("", "memory.peak", int)
+    memory_limit = File("", "memory.max", _limit)
+    cpus = File("", "cpuset.cpus", count_cpus)
+    frozen = File("", "user/cgroup.freeze", _frozen)
 
     def watched(self) -> list[Path]:
         # CgroupSlice of cgroup.conf may name another slice than system.slice.
@@ -50,37 +60,6 @@ class CgroupsV2(Cgroups):
     def nodes(self) -> list[str]:
         return sorted({node for node in self._scopes().values() if node})
 
-    def read(self, folder: JobFolder) -> Reading:
-        files = FileReader()
-        place = self.root / folder.path.lstrip("/")
-        peak = files.value(place / "memory.peak", int, optional=True)
-        if peak is None and not files.unread and place.is_dir():
-            files.unread.append(f"{place}/memory.peak: this kernel has none, it came with Linux 5.19")
-        steps = self.steps(folder)
-        return Reading(
-            # The two belong together.
-            read_at=time.monotonic(),
-            cpu_seconds=files.value(place / "cpu.stat", _seconds),
-            memory_bytes=files.value(place / "memory.current", int),
-            peak_memory_bytes=peak,
-            memory_limit_bytes=files.value(place / "memory.max", _limit),
-            cpus=files.value(place / "cpuset.cpus", count_cpus, optional=True),
-            suspended=any(
-                files.value(place / f"step_{step}" / "user" / "cgroup.freeze", int, optional=True) == 1
-                for step in steps
-            ),
-            steps=tuple(
-                StepReading(
-                    step,
-                    # A step that has just ended is nothing to tell.
-                    files.value(place / f"step_{step}" / "cpu.stat", _seconds, optional=True),
-                    files.value(place / f"step_{step}" / "memory.current", int, optional=True),
-                )
-                for step in steps
-            ),
-            unread=tuple(files.unread),
-        )
-
     def places(self, folder: JobFolder) -> list[tuple[Path, Path]]:
         place = self.root / folder.path.lstrip("/")
         return [(place.parent, place)]
@@ -93,11 +72,3 @@ class CgroupsV2(Cgroups):
                 if match := _SCOPE.fullmatch(name):
                     found[self.root / parent / name] = match["node"]
         return found
-
-
-def _seconds(text: str) -> float:
-    return int(dict(line.split() for line in text.splitlines())["usage_usec"]) / 1e6
-
-
-def _limit(text: str) -> int | None:
-    return None if text.strip() == "max" else int(text)
