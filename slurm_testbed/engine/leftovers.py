@@ -74,7 +74,6 @@ def _thaw(client: docker.DockerClient, container: Container) -> None:
         container.attrs["ImageID"],
         [script, str(container.id)],
         entrypoint=["sh", "-c"],
-        privileged=True,
         volumes={"/sys/fs/cgroup/freezer": {"bind": "/freezer", "mode": "rw"}},
         network_mode="none",
         labels={LABEL_CLUSTER: container.attrs["Labels"][LABEL_CLUSTER]},
