@@ -77,7 +77,7 @@ def test_repository_names_the_images(monkeypatch: pytest.MonkeyPatch, slurm_rele
         assert tags[target] == [f"{prefix}:{slurm_release}", f"{prefix}:{slurm_release.minor}"]
 
 
-@pytest.mark.row("C-05.2")
+@pytest.mark.row("C-05.2", "U-01.3", "U-01.4")
 @all_images
 @pytest.mark.smoke
 def test_slurm_is_the_version_that_the_name_says(image: Image, inside: Slurm) -> None:
