@@ -7,7 +7,6 @@ import functools
 import json as jsons
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -173,15 +172,15 @@ def _built_releases(client: Any) -> list[str]:
 
 @task(
     help={
-        "release": "which releases, e.g. 22.05,24.11; all that are built if not given",
+        "release": "e.g. 24.11,22.05: all tests on the first, smoke tests on the others; all built ones if not given",
         "workers": "how many tests at once; as many as processors if not given, one in a virtual machine",
         "deep": "also the tests that take minutes",
         "engine": "`vm`: those marked vm, in a virtual machine with cgroup v2 and an NFS server",
     }
 )
-def test(context: Context, release: str = "", workers: str = "", engine: str = "", deep: bool = False) -> None:
+def test(_: Context, release: str = "", workers: str = "", engine: str = "", deep: bool = False) -> None:
     """
-    Run the tests on real clusters: all on the default release, the smoke tests on every other one that is built.
+    Run the tests on real clusters: all on the first release, by default the default one, the smoke tests on the others.
 
     What follows `--` goes to pytest. `invoke matrix` runs every suite on every release.
 
@@ -190,10 +189,10 @@ def test(context: Context, release: str = "", workers: str = "", engine: str = "
     if engine not in {"", "vm"}:
         raise UsageError(f"there is no engine {engine}; give vm, or leave it out for the one that answers here")
     client = engines.ensure()
-    first, *others = [release] if release else _built_releases(client)
+    first, *others = release.split(",") if release else _built_releases(client)
     releases = ",".join([first, *others])
     smoke = [f"--slurm-smoke={','.join(others)}"] if others and not engine else []
-    arguments = [f"--slurm-release={releases if engine else first}", *smoke, *shlex.split(context.remainder)]
+    arguments = [f"--slurm-release={releases if engine else first}", *smoke, *_remainder()]
     if not engine:
         deeper = ["-m", ""] if deep else []
         _pytest([f"--numprocesses={workers or 'auto'}", *deeper, *arguments], client, engines.environment())
@@ -206,6 +205,11 @@ def test(context: Context, release: str = "", workers: str = "", engine: str = "
         machines.load(machine, images, host=client)
         more = [f"--numprocesses={workers or 1}", "-m", "vm", *arguments]
         _pytest(more, machine.client(), machine.environment())
+
+
+def _remainder() -> list[str]:
+    """What follows `--`, word by word: Context.remainder is one string, and has lost the words' quotes."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
 def _pytest(arguments: list[str], client: Any, env: dict[str, str]) -> None:
