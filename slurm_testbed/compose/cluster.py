@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -155,7 +154,7 @@ class SlurmCluster(Slurm):
         if hub_conf:
             self._conf["hub"] = _fragments("/etc/jupyterhub/jupyterhub_config.d", hub_conf)
         self._owner, self._outlives = owner, owner is not None
-        self._folder = Path(tempfile.gettempdir()) / f"{self.name}-compose"
+        self._folder = engine.cluster_folder(self.name)
         folder = data.compose()
         files = [folder / f"{stack}.yaml"]
         if cgroups:
@@ -221,7 +220,7 @@ class SlurmCluster(Slurm):
 
     def write_override(self) -> None:
         """Write what differs from the compose files into this cluster's folder, where compose reads it."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        engine.make_folder(self.name, self.project.settings["SLURM_TESTBED_OWNER"])
         (self._folder / "nodes.yaml").write_text(yaml.safe_dump(self._override))
 
     def start_hosts(self, hosts: Sequence[str]) -> None:

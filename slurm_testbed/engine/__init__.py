@@ -4,7 +4,7 @@ from slurm_testbed.engine.connection import CLI_DEFAULT, PROBE_SECONDS, REQUEST_
 from slurm_testbed.engine.daemon import ADDRESS_POOLS, INSTALL_SECONDS, START_SECONDS, STOP_SECONDS, ensure, stop
 from slurm_testbed.engine.examination import Finding, examine
 from slurm_testbed.engine.labels import LABEL, LABEL_CLUSTER, LABEL_INTERFACE, LABEL_OWNER, UP_OWNER, owner
-from slurm_testbed.engine.leftovers import remove_images, sweep
+from slurm_testbed.engine.leftovers import cluster_folder, make_folder, remove_images, sweep
 from slurm_testbed.engine.machine import THIS, Machine
 from slurm_testbed.engine.registry import REGISTRY_SECONDS, registry_answers
 
@@ -25,10 +25,12 @@ __all__ = [
     "UP_OWNER",
     "Finding",
     "Machine",
+    "cluster_folder",
     "connect",
     "ensure",
     "environment",
     "examine",
+    "make_folder",
     "owner",
     "registry_answers",
     "remove_images",

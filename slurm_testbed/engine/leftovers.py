@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import docker
 import docker.errors
@@ -16,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool = False) -> list[str]:
-    """Remove the containers, networks and volumes of clusters whose owner has died.
+    """Remove the containers, networks, volumes and folders of clusters whose owner has died.
 
     Args:
         client: the engine.
@@ -50,7 +54,41 @@ def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool =
         ("volume", str(volume.name), volume.attrs.get("Labels"), volume.remove)
         for volume in client.volumes.list(filters={"label": LABEL_CLUSTER})
     ]
+    found += [
+        ("folder", str(folder), {LABEL_OWNER: owner}, functools.partial(shutil.rmtree, folder, ignore_errors=True))
+        for folder, owner in _folders()
+    ]
     return [f"{kind} {name}" for kind, name, labels, action in found if is_due(labels) and _remove(kind, name, action)]
+
+
+def cluster_folder(name: str) -> Path:
+    """Where this machine keeps files of a cluster: what compose reads, keys of its SSH users. See `make_folder`."""
+    return Path(tempfile.gettempdir()) / f"{name}-compose"
+
+
+def make_folder(name: str, owner: str) -> Path:
+    """Make the folder of a cluster, readable for us alone; it says whose it is, as labels do of a container.
+
+    Args:
+        name: of the cluster.
+        owner: value of the label `LABEL_OWNER`.
+
+    Returns:
+        `cluster_folder(name)`.
+
+    Example:
+        >>> folder = make_folder("slurm-example", owner="up")  # doctest: +SKIP
+    """
+    folder = cluster_folder(name)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "owner").write_text(owner)
+    return folder
+
+
+def _folders() -> Iterator[tuple[Path, str]]:
+    for file in cluster_folder("*").parent.glob(f"{cluster_folder('*').name}/owner"):
+        if file.stat().st_uid == os.getuid():
+            yield file.parent, file.read_text()
 
 
 def _remove_container(client: docker.DockerClient, container: Container) -> None:

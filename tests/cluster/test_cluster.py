@@ -114,7 +114,9 @@ def test_two_clusters_do_not_meet(hosts: SlurmCluster, slurm_release: Release) -
     with SlurmCluster(slurm_release.version, nodes=1) as other:
         job = other.sbatch(wrap="true")
         job.wait()
-        theirs, ours = other.sacct("--allusers", "--allocations"), hosts.nodes()
+        # slurmctld tells slurmdbd of a job a moment after it has ended.
+        theirs = other.wait_until(lambda: other.sacct("--allusers", "--allocations"), "the job in the accounting")
+        ours = hosts.nodes()
         found = other.run(["getent", "hosts", "n3"], host="client", check=False)
 
         assert len(theirs) == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from filelock import FileLock
@@ -155,3 +157,58 @@ def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+#: Clusters, accounts and users that slurmdbd has; then the cluster's age in hours.
+DATABASE = """
+    for what in cluster account user; do sacctmgr -nP show $what format=$what; done
+    mariadb --user=slurm --skip-ssl -N slurm_acct_db -e '
+      select floor((unix_timestamp() - creation_time) / 3600) from cluster_table'
+"""
+
+#: Accounts of a site's own, as `sacctmgr dump` writes them.
+PHYSICS = """
+Cluster - 'testbed'
+Parent - 'root'
+Account - 'physics'
+Parent - 'physics'
+User - 'carol':DefaultAccount='physics'
+"""
+
+
+def in_database(image: Image, *options: str) -> list[str]:
+    done = image.run("bash", "-ec", DATABASE, options=[*options, "--env=SLURM_TESTBED_USER=root"])
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line != "root"]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("target", ["slurm-single-node"], indirect=True)
+def test_database_has_a_new_cluster_with_the_default_accounts(image: Image) -> None:
+    assert in_database(image) == ["testbed", "research", "alice", "bob", "carol", "dave", "0"]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("target", ["slurm-single-node"], indirect=True)
+def test_cluster_of_another_name_is_the_only_one(image: Image) -> None:
+    accounts = ["research", "alice", "bob", "carol", "dave"]
+
+    assert in_database(image, "--env=SLURM_CLUSTER_NAME=other") == ["other", *accounts, "0"]
+
+
+@pytest.mark.parametrize("target", ["slurm-single-node"], indirect=True)
+def test_accounts_of_a_file_take_the_place_of_the_default_ones(image: Image, tmp_path: Path) -> None:
+    file = tmp_path / "accounts.cfg"
+    file.write_text(PHYSICS.lstrip())
+
+    assert in_database(image, f"--volume={file}:/etc/slurm/accounts.cfg:ro") == ["testbed", "physics", "carol", "0"]
+
+
+@pytest.mark.parametrize("target", ["slurm-single-node"], indirect=True)
+def test_each_cluster_has_an_id_of_its_own(image: Image, not_checkable: Callable[[str, str], NoReturn]) -> None:
+    command = ["sed", "-n", r"s/.*ClusterID=\([0-9]*\).*/\1/p", "/var/log/slurm/slurmctld.log"]
+    ids = [image.run(*command, options=["--env=SLURM_TESTBED_USER=root"]).stdout.strip() for _ in range(3)]
+    if ids == [""] * 3:
+        not_checkable("cluster_ids", f"clusters of Slurm {image.release.version} have no id")
+
+    assert len(set(ids)) > 1, f"all three have the id {ids[0]}"

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -119,6 +120,14 @@ def test_sweep_removes_what_the_dead_left_and_nothing_of_the_living(
     assert left == ["container", "network", "volume"], f"left of the living: {left}"
 
 
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where folders of clusters are, without those of other suites."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folders")
 def test_sweep_of_everything_takes_all_owners() -> None:
     """With a client of its own, because the real engine also carries the clusters of other suites."""
     removed: list[str] = []
@@ -130,6 +139,7 @@ def test_sweep_of_everything_takes_all_owners() -> None:
     assert removed == ["a", "b", "c"], f"it removed {removed}"
 
 
+@pytest.mark.usefixtures("folders")
 def test_sweep_knows_an_owner_by_what_stands_before_a_slash(dead_owner: str) -> None:
     removed: list[str] = []
     fake = FakeClient(removed, {"a": f"{dead_owner}/up-1", "b": f"{engine.owner()}/up-1"})
@@ -137,6 +147,19 @@ def test_sweep_knows_an_owner_by_what_stands_before_a_slash(dead_owner: str) -> 
     engine.sweep(fake)  # type: ignore[arg-type]
 
     assert removed == ["a"], f"it removed {removed}"
+
+
+def test_sweep_removes_the_folders_of_the_dead(folders: Path, dead_owner: str) -> None:
+    dead, alive = engine.make_folder("slurm-a", dead_owner), engine.make_folder("slurm-b", engine.owner())
+    (dead / "ssh-alice").mkdir()
+    (dead / "ssh-alice" / "id_ed25519").write_text("a key")
+    foreign = folders / "slurm-c-compose"
+    foreign.mkdir()
+
+    said = engine.sweep(FakeClient([], {}))  # type: ignore[arg-type]
+
+    assert said == [f"folder {dead}"], f"it said {said}"
+    assert sorted(folders.iterdir()) == [alive, foreign], "what is left"
 
 
 class FakeClient:

@@ -10,7 +10,10 @@ export SLURM_TESTBED_DEADLINE=${SLURM_TESTBED_DEADLINE:-60}
 
 has_ability() { [[ " $SLURM_ABILITIES " == *" $1 "* ]]; } # ABILITY: see images/releases.yaml
 
-capable() { (((0x$(sed -n 's/^CapEff:\t//p' /proc/self/status) >> $1) & 1)); } # NUMBER of linux/capability.h
+capable() { # NUMBER of linux/capability.h
+  local status; read -r -d '' status < /proc/self/status
+  [[ $status =~ CapEff:[[:space:]]+([0-9a-f]+) ]] && (((0x${BASH_REMATCH[1]} >> $1) & 1))
+}
 
 since_start() { # hundredths of a second since process 1 started (proc(5): both count from boot)
   local up stat
@@ -59,13 +62,15 @@ reachable() { # HOST PORT
 
 await() { # WHAT HINT COMMAND...: poll until the command succeeds, each $pause s, fail after SLURM_TESTBED_DEADLINE seconds
   local what=$1 hint=$2 end=$((SECONDS + SLURM_TESTBED_DEADLINE)) last nap; shift 2
+  # The hosts of a cluster ask all at once: what they ask, often on the same processors, is taken from those that start.
+  if [ -z "${pause-}" ]; then local pause=0.01; ! on_tree || pause=0.04; fi
   # Reading from a pipe into which nobody writes is a pause without a process: two cores start six daemons here.
   exec {nap}<> <(:)
   until "$@"; do
     [ $SECONDS -lt $end ] || { [ ! -e $run/not-ready ] || last=$(< $run/not-ready); fail "waited $SLURM_TESTBED_DEADLINE s for $what${last:+; last: $last}." "$hint"; }
     # Before bash 5.2 the alarm of `read -t` may come before it reads, on a busy machine, and then it reads forever.
-    if [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -lt 52 ]; then sleep "${pause-0.01}"
-    else ! read -r -t "${pause-0.01}" -u $nap; fi # its failure is no error: callers may have set -e
+    if [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -lt 52 ]; then sleep $pause
+    else ! read -r -t $pause -u $nap; fi # its failure is no error: callers may have set -e
   done
   exec {nap}>&-
 }
