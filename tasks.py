@@ -200,7 +200,8 @@ def test(_: Context, release: str = "", workers: str = "", engine: str = "", dee
     with machines.running() as machine:
         known = Releases.load()
         names = [known.find(name) for name in releases.split(",")]
-        images = [image_name(target, one) for one in names for target in ("slurm-client", "slurm-single-node")]
+        targets = ("slurm-client", "slurm-single-node", "observability")
+        images = [name for one in names for target in targets if exists(client, name := image_name(target, one))]
         engines.sweep(machine.client())  # what a run that was cut short left takes its time
         machines.load(machine, images, host=client)
         more = [f"--numprocesses={workers or 1}", "-m", "vm", *arguments]
