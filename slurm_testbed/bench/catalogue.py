@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from slurm_testbed.bench import builds, clusters, work
+from slurm_testbed.bench import builds, clusters, observability, work
 from slurm_testbed.bench.figures import Goal, Row
 from slurm_testbed.bench.measure import Measure
 from slurm_testbed.bench.work import REQUESTS, THREADS
@@ -94,6 +94,17 @@ def _image_measures() -> list[Measure]:
     ]
 
 
+def _observability_measures() -> list[Measure]:
+    rows = (
+        Row("observability-script", "prolog or epilog, over an empty script", _goal(10), "ms"),
+        Row("observability-visible", "job starts → the service shows it", _goal(500), "ms"),
+        Row("observability-agent", f"agent with {observability.JOBS} jobs: of a core", _goal(1), "%"),
+        Row("observability-scrape", f"GET /metrics with {observability.SCRAPED:,} jobs", _goal(50), "ms"),
+    )
+    # Its images are not those that `invoke build` makes by itself.
+    return [Measure("observability", 3, rows, observability.observability, on_demand=True)]
+
+
 def catalogue() -> dict[str, Measure]:
     """Every measure by name, with rows that are empty yet.
 
@@ -101,7 +112,7 @@ def catalogue() -> dict[str, Measure]:
         >>> list(catalogue())[:3]
         ['start', 'start-no-accounting', 'first']
     """
-    measures = [*_cluster_measures(), *_work_measures(), *_image_measures()]
+    measures = [*_cluster_measures(), *_work_measures(), *_observability_measures(), *_image_measures()]
     return {measure.name: measure for measure in measures}
 
 

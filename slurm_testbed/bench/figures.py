@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Unit = Literal["s", "MB"]
+Unit = Literal["s", "ms", "%", "MB"]
 Verdict = Literal["met", "missed", "undecided"]
 
 

@@ -77,8 +77,8 @@ def in_words(value: float | None, unit: Unit) -> str:
     """A figure for people, with its unit."""
     if value is None:
         return "-"
-    if unit == "MB":
-        return f"{value:.0f} MB" if value >= 10 else f"{value:.1f} MB"
+    if unit != "s":
+        return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
     return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
 
 
