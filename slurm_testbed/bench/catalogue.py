@@ -101,8 +101,15 @@ def _observability_measures() -> list[Measure]:
         Row("observability-agent", f"agent with {observability.JOBS} jobs: of a core", _goal(1), "%"),
         Row("observability-scrape", f"GET /metrics with {observability.SCRAPED:,} jobs", _goal(50), "ms"),
     )
-    # Its images are not those that `invoke build` makes by itself.
-    return [Measure("observability", 3, rows, observability.observability, on_demand=True)]
+    array = Row(
+        "observability-array", f"array of {observability.ARRAY:,}: sbatch → its events are all there", _goal(60)
+    )
+    array.count = observability.ARRAY
+    # Their images are not those that `invoke build` makes by itself.
+    return [
+        Measure("observability", 3, rows, observability.observability, on_demand=True),
+        Measure("observability-array", 1, (array,), observability.array, on_demand=True),
+    ]
 
 
 def catalogue() -> dict[str, Measure]:

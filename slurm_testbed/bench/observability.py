@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import statistics
 import time
 from datetime import UTC, datetime
@@ -10,12 +12,17 @@ from typing import Any
 from slurm_testbed.bench.inside import USER, Bench
 from slurm_testbed.bench.measure import Samples
 from slurm_testbed.compose import SlurmCluster
+from slurm_testbed.container import SlurmContainer
 from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed.images import image_name
+from slurm_testbed.slurm import Slurm
 
 #: Jobs on one node while its agent is watched, seconds of that, and the agent's own interval in seconds.
 JOBS, SECONDS, INTERVAL = 50, 20, 10
 #: Jobs that run when Prometheus asks.
 SCRAPED = 1000
+#: Tasks of an array whose events are counted.
+ARRAY = 1000
 #: Jobs share the node's processors: it has two.
 _CONF = {"71-shared.conf": f"PartitionName=shared Nodes=ALL OverSubscribe=FORCE:{JOBS} State=UP\n"}
 
@@ -44,6 +51,14 @@ for process in /proc/[0-9]*; do
 done | awk -v ticks="$(getconf CLK_TCK)" '{ sum += $12 + $13 } END { print sum / ticks }'
 """
 
+#: Asks the service from within its container.
+_COUNTS = """
+import sys, urllib.request
+request = urllib.request.Request("http://localhost:8080/v1/jobs/counts")
+request.add_header("Authorization", "Bearer " + open("/var/lib/slurm-observability/reader.token").read().strip())
+sys.stdout.write(urllib.request.urlopen(request).read().decode())
+"""
+
 
 def observability(bench: Bench) -> Samples:
     """Scripts, events, the agent and the service of one stack, one after another in each sample."""
@@ -55,6 +70,26 @@ def observability(bench: Bench) -> Samples:
         while True:
             number += 1
             yield {**_scripts(slurm), **_visible(slurm), **_share(slurm), **_scrape(slurm, number * 10**6)}
+
+
+def array(bench: Bench) -> Samples:
+    """An array in one container with service and agent, until the service shows the end of each task."""
+    image = image_name("observability", bench.release.version)
+    services = {
+        "SLURM_TESTBED_ROLE": "cluster",
+        "SLURM_TESTBED_SERVICES": "slurm-observability slurm-observability-agent",
+    }
+    while True:
+        with SlurmContainer(image=image, accounting=False, env=services) as slurm:
+            began = time.monotonic()
+            slurm.sbatch(wrap="true", array=f"1-{ARRAY}", output="/dev/null", user=USER)
+            slurm.wait_until(functools.partial(_all_ended, slurm), f"{ARRAY} jobs in the service", deadline=600)
+            yield {"observability-array": time.monotonic() - began}
+
+
+def _all_ended(slurm: Slurm) -> bool:
+    counted = slurm.run(["python3", "-c", _COUNTS], check=False).stdout
+    return bool(counted) and json.loads(counted)["states"] == {"completed": ARRAY}
 
 
 def _scripts(slurm: SlurmCluster) -> dict[str, float]:

@@ -43,7 +43,7 @@ def test_each_of_a_thousand_jobs_is_there_once_and_in_its_state(observed_start: 
         slurm.wait_until(
             lambda: len(jobs := shown(slurm)) == JOBS and all(job["settled"] for job in jobs),
             "every job, settled",
-            deadline=120,
+            deadline=300,
             state=lambda: str(collections.Counter((job["state"], job["settled"]) for job in shown(slurm))),
         )
         assert slurm.observability.api("GET", "v1/jobs", params={"limit": 1}).json()["total"] == JOBS

@@ -11,6 +11,7 @@ import pytest
 from fixtures.observability import await_state
 from fixtures.truth import MIB, Truth
 from slurm_testbed import SlurmCluster
+from slurm_testbed.errors import ObservabilityError
 from slurm_testbed.slurm import Job
 
 #: A stack of eleven containers: `invoke test --deep -- tests/observability`, and the nightly matrix.
@@ -27,8 +28,13 @@ BURN = "while True: pass"
 
 
 def samples(slurm: SlurmCluster, job: Job) -> list[dict[str, Any]]:
-    """What the service keeps of a job on its only node, oldest first."""
-    nodes = slurm.observability.api("GET", f"v1/jobs/{job.id}/metrics").json()["nodes"]
+    """What the service keeps of a job on its only node, oldest first; nothing before it knows of the job."""
+    try:
+        nodes = slurm.observability.api("GET", f"v1/jobs/{job.id}/metrics").json()["nodes"]
+    except ObservabilityError as error:
+        if error.status != 404:
+            raise
+        return []
     return nodes[0]["samples"] if nodes else []
 
 

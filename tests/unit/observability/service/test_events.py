@@ -174,6 +174,16 @@ def test_restarts_decide_which_run_it_is_in_any_order(api: Api) -> None:
     assert sorted(kind for _, kind, _ in kinds(api)) == ["finished"] * 2 + ["started"] * 2
 
 
+@pytest.mark.parametrize("restarts", [0, None])
+def test_script_that_a_busy_head_node_starts_late_tells_of_the_same_run_if_it_says_so(
+    api: Api, restarts: int | None
+) -> None:
+    api.started(seconds=0, restarts=restarts)
+    api.started(seconds=40, restarts=restarts, source="prologslurmctld")
+
+    assert [run for run, _ in runs(api)] == ([0] if restarts == 0 else [0, 1])
+
+
 def test_last_run_is_the_one_with_most_restarts_also_when_an_earlier_one_is_reported_later(api: Api) -> None:
     api.started(seconds=20, restarts=1)
     api.finished(seconds=10, restarts=0, final_state="failed")

@@ -18,6 +18,8 @@ from typing import Any
 import jwt
 import pytest
 from slurm_observability.schema import JobState
+from slurm_observability.service.models import Node
+from slurm_observability.service.nodes import NO_FACTS
 from slurm_observability.service.reconcile import Reconciler
 from slurm_observability.service.scheduler import SchedulerError, Slurmrestd, read_jobs, read_nodes, read_records
 
@@ -319,6 +321,18 @@ def test_node_whose_agent_does_not_know_its_cluster_is_that_of_slurm(
     api.sample(node="n1", seconds=3, cluster=cluster)
     assert told(api) == [(cluster, "n1", "mixed", True), (cluster, "n2", "mixed", False)]
     assert list(api.series("hpc_node_job_count")) == ['node="n1"']
+
+
+def test_node_of_which_two_told_at_once_is_one(api: Api, slurm: Recorded, look: Reconciler) -> None:
+    cluster = slurm.answers["jobs"]["running"][0]["cluster"]
+    look.look()
+    # What Slurm's answer and an agent's sample left that each found no row: one without a cluster.
+    with api.service.database.write() as session:
+        session.add(Node(cluster="", node="n1", **NO_FACTS))
+
+    api.sample(node="n1", seconds=2, cluster=cluster)
+
+    assert told(api) == [(cluster, "n1", "mixed", True), (cluster, "n2", "mixed", False)]
 
 
 def test_host_that_is_no_node_is_not_among_them(api: Api, slurm: Recorded, look: Reconciler) -> None:

@@ -21,6 +21,8 @@ from slurm_observability.service.models import EventRow, Receipt, Run, RunNode
 STARTED, FINISHED = "started", "finished"
 #: How far clocks of nodes and controller may differ before two reports are taken for two runs.
 SLACK = timedelta(seconds=10)
+#: The same, where both say how often the job had been requeued before: a busy head node starts its script late.
+SAME_RUN_SLACK = timedelta(minutes=5)
 #: Sources whose start is the allocation's. slurmd's prolog runs with it or, without PrologFlags=Alloc, at the first
 #: step, which may be any time later.
 _FROM_SLURMCTLD = frozenset({Source.PROLOG_SLURMCTLD, Source.RECONCILIATION})
@@ -168,13 +170,14 @@ def _started(runs: Sequence[Run], event: JobStarted) -> Run | None:
 def _may_start(run: Run, event: JobStarted) -> bool:
     if event.source in run.started_by or not _same_restarts(run, event):
         return False
-    if run.finished_at is not None and event.timestamp > run.finished_at + SLACK:
+    slack = SLACK if run.restarts is None or event.restarts is None else SAME_RUN_SLACK
+    if run.finished_at is not None and event.timestamp > run.finished_at + slack:
         return False
     if run.started_at is None:
         return True
     if event.source in _FROM_SLURMCTLD:
-        return event.timestamp <= run.started_at + SLACK
-    return event.timestamp >= run.started_at - SLACK
+        return event.timestamp <= run.started_at + slack
+    return event.timestamp >= run.started_at - slack
 
 
 def _ended(runs: Sequence[Run], event: JobFinished, slack: timedelta) -> Run | None:

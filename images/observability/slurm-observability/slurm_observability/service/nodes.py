@@ -33,11 +33,15 @@ def place_of(cluster: str, name: str, known: Collection[Place]) -> Place | None:
         (('testbed', 'n1'), ('', 'n1'))
         >>> place_of("other", "n1", [("testbed", "n1")]), place_of("", "n1", [("a", "n1"), ("b", "n1")])
         (None, None)
+        >>> place_of("", "n1", [("", "n1"), ("testbed", "n1")])
+        ('testbed', 'n1')
     """
-    if (cluster, name) in known:
+    if cluster and (cluster, name) in known:
         return cluster, name
-    alike = [place for place in known if place[1] == name and not (cluster and place[0])]
-    return alike[0] if len(alike) == 1 else None
+    named = [place for place in known if place[1] == name and place[0]]
+    if not cluster and len(named) == 1:
+        return named[0]
+    return ("", name) if ("", name) in known else None
 
 
 def node_row(session: Session, cluster: str, name: str) -> Node:
@@ -51,4 +55,7 @@ def node_row(session: Session, cluster: str, name: str) -> Node:
         return row
     row = known[place]
     row.cluster = row.cluster or cluster
+    # Two that told of a new node at the same moment made a row each.
+    if place[0] and len(known) == 2 and (double := known.get(("", name))):
+        session.delete(double)
     return row
