@@ -162,7 +162,7 @@ def _listens(port: int) -> bool:
 #: Clusters, accounts and users that slurmdbd has; then the cluster's age in hours.
 DATABASE = """
     for what in cluster account user; do sacctmgr -nP show $what format=$what; done
-    mariadb --user=slurm --skip-ssl -N slurm_acct_db -e '
+    mariadb --socket=/run/mysqld/mysqld.sock --user=slurm --skip-ssl -N slurm_acct_db -e '
       select floor((unix_timestamp() - creation_time) / 3600) from cluster_table'
 """
 
