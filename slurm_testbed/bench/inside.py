@@ -129,7 +129,7 @@ def timed(slurm: Slurm, script: str) -> dict[str, float]:
 
 
 def memory(slurm: Slurm, *daemons: str) -> float:
-    """The memory of all processes of these daemons together, in MB; what they share counts once (PSS, proc(5)).
+    """The memory of all processes of these daemons together, in MB, without programs and libraries (RssAnon, proc(5)).
 
     Args:
         slurm: the cluster, in one container.
@@ -138,7 +138,7 @@ def memory(slurm: Slurm, *daemons: str) -> float:
     script = """
         cd /proc
         for daemon; do for process in [0-9]*; do
-          [ "$(cat $process/comm 2> /dev/null)" != "$daemon" ] || sed -n 's/^Pss: *//p' $process/smaps_rollup
+          [ "$(cat $process/comm 2> /dev/null)" != "$daemon" ] || sed -n 's/^RssAnon:[[:space:]]*//p' $process/status
         done; done | awk '{ kib += $1 } END { print kib * 1024 / 1e6 }'
     """
     return float(slurm.run(["bash", "-c", script, "memory", *daemons]).stdout)
