@@ -11,4 +11,6 @@ pytest_plugins = [
     "fixtures.observability",
     "fixtures.rows.plugin",
     "fixtures.tasks",
+    "fixtures.viz",
+    "fixtures.app_sessions",
 ]

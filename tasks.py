@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
 from slurm_testbed import matrix as matrices
 from slurm_testbed import vm as machines
-from slurm_testbed.compose import Parts, SlurmCluster, running
+from slurm_testbed.compose import Parts, SlurmCluster, Viz, running
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer
 from slurm_testbed.data import is_checkout
+from slurm_testbed.deploy import deploy
 from slurm_testbed.doctor import diagnose_text, munge_keys
 from slurm_testbed.errors import SlurmTestbedError, UsageError
+from slurm_testbed.images import WITH_SIF, build_sif, exists, image_name, remove_base, sif_path
 from slurm_testbed.images import build as build_images
-from slurm_testbed.images import exists, image_name, remove_base
 from slurm_testbed.releases import Releases, generate
 from slurm_testbed.slurm import Slurm
 
@@ -116,6 +117,7 @@ def _show_engine(client: Any) -> None:
         "all-releases": "build every release of releases.yaml; one whose source cannot be had is skipped",
         "source": "a tarball or checkout of Slurm to build; its META names the version",
         "base": "the base image; `bootstrap` makes one anew from Debian's packages",
+        "sif": "also make an image for Apptainer of viz-app and viz-app-xfce, where they are among the images",
     },
 )
 def build(
@@ -125,12 +127,18 @@ def build(
     all_releases: bool = False,
     source: str = "",
     base: str = "",
+    sif: bool = False,
 ) -> None:
     """
-    Build the images from source: by default slurm-client, slurm-single-node and slurm-jupyter of the default release.
+    Build the images from source: by default slurm-client, slurm-single-node, slurm-jupyter and viz-app.
+
+    Without a release it is the default one.
 
     Example: invoke build --image slurm-single-node --release 22.05 --release 24.11
     """
+    for_apptainer = WITH_SIF.intersection(image or ["viz-app"]) if sif else frozenset()
+    if sif and not for_apptainer:
+        raise UsageError("--sif makes images for Apptainer of viz-app and viz-app-xfce: name one of them by --image")
     if all_releases and (release or source):
         raise UsageError("--all-releases builds every release: leave out --release and --source")
     for path in generate() if is_checkout() else []:
@@ -150,6 +158,9 @@ def build(
         also = ", ".join(tag.rpartition(":")[2] for tag in made.tags[1:])
         table.add_row(made.name, also, f"{made.size / 1e6:.0f}", f"{made.seconds:.1f}")
     Console().print(table)
+    for name in sorted(for_apptainer):
+        path = build_sif(name, base=base or None)
+        print(f"{path}: {name} for Apptainer, {path.stat().st_size / 1e6:.0f} MB")
 
 
 # --- test, check, rows, matrix ---------------------------------------------------------------------------
@@ -523,12 +534,80 @@ def up_observability(_: Context, release: str = "", nodes: int = 2) -> None:
         raise
 
 
+@task(
+    help={
+        "release": "which release, e.g. 26.05; the default one if not given",
+        "nodes": "how many compute nodes, each a container",
+        "cgroups": "hold jobs in cgroups: memory, cores and devices are enforced",
+    }
+)
+def up_viz(_: Context, release: str = "", nodes: int = 2, cgroups: bool = False) -> None:
+    """
+    Start a cluster whose nodes run applications of a desktop in jobs, and bring gedit there: compose/viz.yaml.
+
+    It stays until `invoke down`.
+
+    Example: invoke up.viz --release 24.11
+    """
+    client = engines.ensure()
+    engines.sweep(client)
+    if not sif_path().exists():
+        raise UsageError("there is no image for Apptainer", hint="make it: invoke build --image viz-app --sif")
+    cluster = SlurmCluster(release or None, stack="viz", nodes=nodes, cgroups=cgroups, owner=engines.UP_OWNER)
+    started = time.monotonic()
+    cluster.start()
+    try:
+        cluster.viz.deploy("gedit")
+        print(f"Slurm {cluster.release} with application sessions is ready after {time.monotonic() - started:.1f} s\n")
+        print(f"Applications: {cluster.app_sessions.url}")
+        _show_passwords(cluster.app_sessions.passwords())
+        print(
+            "\nTry next:\n"
+            "  ./inv shell --command squeue                            the jobs of sessions\n"
+            "  ./inv logs --host app-sessions --daemon app-sessions\n"
+            "  ./inv down                                              remove it"
+        )
+    except BaseException:
+        cluster.stop()
+        raise
+
+
+@task(
+    help={
+        "app": "the application's name",
+        "image": "an image for Apptainer; viz-app's, as `invoke build --image viz-app --sif` made it, if not given",
+        "nodes": "nodes as ssh knows them, separated by commas; all of the cluster of `invoke up.viz` if not given",
+        "ssh-config": "a configuration for ssh; the user's own if nodes are given, else that of `invoke up.viz`",
+    }
+)
+def deploy_app(_: Context, app: str = "gedit", image: str = "", nodes: str = "", ssh_config: str = "") -> None:
+    """
+    Bring an application's image to nodes over SSH, and verify each copy by its digest.
+
+    Example: invoke deploy-app --app gedit --nodes root@viz1,root@viz2
+    """
+    path = CALLER / Path(image).expanduser() if image else sif_path()
+    names = [name for name in nodes.split(",") if name]
+    if names:
+        ssh = ["ssh", *(["-F", str(CALLER / Path(ssh_config).expanduser())] if ssh_config else [])]
+        deployed = deploy(path, app, names, ssh=ssh)
+    else:
+        deployed = Viz(_up_cluster()).deploy(app, path)
+    for one in deployed:
+        print(f"{one.node}: {one.path} {'is copied, its digest is right' if one.copied else 'was there already'}")
+
+
 def _show_hub(cluster: SlurmCluster) -> None:
     """Where the page is, and who may log in."""
-    table = Table("user", "password", box=None, pad_edge=False)
-    for user, password in cluster.hub.passwords().items():
-        table.add_row(user, password)
     print(f"JupyterHub: {cluster.hub.url}")
+    _show_passwords(cluster.hub.passwords())
+
+
+def _show_passwords(passwords: Mapping[str, str]) -> None:
+    """Who may log in."""
+    table = Table("user", "password", box=None, pad_edge=False)
+    for user, password in passwords.items():
+        table.add_row(user, password)
     Console().print(table)
 
 
@@ -808,6 +887,7 @@ _up.add_task(up, name="single", default=True)
 _up.add_task(up_cluster, name="cluster")
 _up.add_task(up_hub, name="hub")
 _up.add_task(up_observability, name="observability")
+_up.add_task(up_viz, name="viz")
 for _part in (up_network, up_storage, up_slurm, up_jupyterhub, up_jupyter):
     _up.add_task(_part, name=_part.name.removeprefix("up_"))
 ns = Collection(
@@ -825,6 +905,7 @@ ns = Collection(
         logs,
         shell,
         token,
+        deploy_app,
         reproduce,
         doctor,
         keys,

@@ -11,6 +11,13 @@ variable "REPOSITORY" { default = "slurm-testbed" }
 variable "SLURM" { default = "compiled" }
 variable "SUITE" { default = SLURM == "packaged" ? lookup(PACKAGES_IN, minor(VERSION), "trixie") : "trixie" }
 variable "BASE" { default = "debian:${SUITE}-slim" }
+# Images without a Slurm stand on one suite, whatever a release's packages stand on.
+variable "APPS_SUITE" { default = "trixie" }
+variable "APPS_BASE" { default = "debian:${APPS_SUITE}-slim" }
+# What viz-app can run: names of images/viz-app/rootfs/etc/viz-app/apps. VIZ_APPS="gedit paraview" docker buildx bake viz-app
+variable "VIZ_APPS" { default = "gedit rasmol xterm" }
+# Where the SIF of viz-app goes.
+variable "SIF_FOLDER" { default = "." }
 # The commit that last changed this folder.
 variable "REVISION" { default = "unknown" }
 # Where to find the source code: whoever publishes the images says where theirs is.
@@ -62,8 +69,14 @@ variable "JUPYTER_LICENSES" { default = "${SLURM_LICENSES} AND BSD-3-Clause AND 
 # The environment of job observability, and PostgreSQL's and Prometheus's packages.
 variable "OBSERVABILITY_LICENSES" { default = "${SLURM_LICENSES} AND BSD-3-Clause AND MIT AND MPL-2.0 AND PSF-2.0" }
 
-group "default" { targets = ["slurm-client", "slurm-single-node", "slurm-jupyter"] }
-group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub", "observability", "postgresql", "prometheus"] }
+# The environment of application sessions, and noVNC.
+variable "APP_SESSIONS_LICENSES" { default = "${SLURM_LICENSES} AND BSD-3-Clause AND BSD-2-Clause AND MIT AND MPL-2.0 AND PSF-2.0" }
+
+# Applications of a desktop: GTK, and what openbox and TigerVNC are under.
+variable "VIZ_LICENSES" { default = "${BASE_LICENSES} AND GPL-2.0-or-later AND MPL-2.0 AND MIT AND PSF-2.0 AND BSD-3-Clause" }
+
+group "default" { targets = ["slurm-client", "slurm-single-node", "slurm-jupyter", "viz-app"] }
+group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub", "observability", "postgresql", "prometheus", "viz-app", "viz-app-xfce", "slurm-viz", "app-sessions"] }
 
 target "_slurm" {
   context = "slurm"
@@ -188,4 +201,77 @@ target "prometheus" {
   args     = { IMAGE = "prometheus" }
   tags     = tags("prometheus")
   labels = merge(release_labels(), labels("prometheus", "Prometheus for the service of job observability", SLURM_LICENSES))
+}
+
+# The base and its Python again, on the suite of images without a Slurm: with a release that is compiled they are the same.
+target "apps-base" {
+  inherits = ["_slurm"]
+  args     = { BASE = APPS_BASE }
+  target   = "base"
+  output   = ["type=cacheonly"]
+}
+
+target "apps-python" {
+  inherits = ["python"]
+  contexts = { base = "target:apps-base" }
+}
+
+target "apptainer" {
+  context  = "slurm-viz"
+  contexts = { base = "target:base" }
+  target   = "apptainer"
+  output   = ["type=cacheonly"]
+}
+
+target "apps-apptainer" {
+  inherits = ["apptainer"]
+  contexts = { base = "target:apps-base" }
+}
+
+target "slurm-viz" {
+  inherits = ["apptainer"]
+  contexts = { slurm-tree = "target:slurm-tree", slurm = "slurm" }
+  target   = "slurm-viz"
+  output   = []
+  tags     = tags("slurm-viz")
+  labels = merge(release_labels(), labels("slurm-viz", "A node that runs applications from Apptainer's images", "${SLURM_LICENSES} AND BSD-3-Clause"))
+}
+
+# No release of Slurm is in it: as base, its tag is its Debian.
+target "viz-app" {
+  context  = "viz-app"
+  contexts = { apps-python = "target:apps-python" }
+  target   = "viz-app"
+  args     = { DESKTOP = "openbox", APPS = VIZ_APPS }
+  tags     = ["${REPOSITORY}/viz-app:${APPS_SUITE}"]
+  labels = merge(labels("viz-app", "An application of a desktop in a browser: Xvnc, websockify, openbox", VIZ_LICENSES), { "org.opencontainers.image.base.name" = APPS_BASE })
+}
+
+target "viz-app-xfce" {
+  inherits = ["viz-app"]
+  args     = { DESKTOP = "xfce" }
+  tags     = ["${REPOSITORY}/viz-app-xfce:${APPS_SUITE}"]
+  labels = merge(labels("viz-app-xfce", "An application of a desktop in a browser: Xvnc, websockify, Xfce", VIZ_LICENSES), { "org.opencontainers.image.base.name" = APPS_BASE })
+}
+
+# An image for Apptainer of the same files, as a file: docker buildx bake viz-app-sif writes SIF_FOLDER/viz-app.sif.
+target "viz-app-sif" {
+  inherits = ["viz-app"]
+  contexts = { apptainer = "target:apps-apptainer" }
+  target   = "sif"
+  tags     = []
+  output   = ["type=local,dest=${SIF_FOLDER}"]
+}
+
+target "viz-app-xfce-sif" {
+  inherits = ["viz-app-sif"]
+  args     = { DESKTOP = "xfce", SIF = "viz-app-xfce" }
+}
+
+target "app-sessions" {
+  inherits = ["_environment"]
+  context  = "app-sessions"
+  target   = "app-sessions"
+  tags     = tags("app-sessions")
+  labels = merge(release_labels(), labels("app-sessions", "Desktop applications as jobs, in the browser: the service, with noVNC", APP_SESSIONS_LICENSES))
 }

@@ -101,6 +101,14 @@ class ObservabilityError(ApiError):
     """The service of job observability refused a request."""
 
 
+class AppSessionsError(ApiError):
+    """The service of application sessions refused a request."""
+
+
+class DeployError(SlurmTestbedError):
+    """An application's image did not come to all nodes."""
+
+
 class NotReadyError(SlurmTestbedError):
     """A condition did not come true before its deadline.
 

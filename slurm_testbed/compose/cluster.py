@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import secrets
 import shutil
 import subprocess
@@ -21,10 +20,13 @@ import docker.errors
 import yaml
 
 from slurm_testbed import data, engine, vm
+from slurm_testbed.compose.app_sessions import AppSessions
 from slurm_testbed.compose.hub import Hub
 from slurm_testbed.compose.observability import Observability
 from slurm_testbed.compose.project import Project
+from slurm_testbed.compose.ssh import ssh_config
 from slurm_testbed.compose.substrate import ComposeSubstrate
+from slurm_testbed.compose.viz import Viz
 from slurm_testbed.container.life import check_image, is_remote
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import EngineError, NotReadyError, UsageError, tail
@@ -72,6 +74,12 @@ _STACKS = {
         last_ready=(*_CLUSTER.last_ready, "observability", "prometheus"),
         deadline=180,
     ),
+    "viz": _Stack(
+        images=(*_CLUSTER.images, "slurm-viz", "app-sessions"),
+        hosts=(*_CLUSTER.hosts, "app-sessions"),
+        last_ready=(*_CLUSTER.last_ready, "app-sessions"),
+        deadline=180,
+    ),
 }
 
 
@@ -80,8 +88,9 @@ class SlurmCluster(Slurm):
 
     Args:
         release: a version or minor release; the default release where none is given.
-        stack: the name of a compose file: `cluster`; `hub`, with JupyterHub and a standalone JupyterLab; or
-            `observability`, with the service of job observability, its agents and Prometheus.
+        stack: the name of a compose file: `cluster`; `hub`, with JupyterHub and a standalone JupyterLab;
+            `observability`, with the service of job observability, its agents and Prometheus; or `viz`, with nodes
+            that run applications of a desktop, and the service of their sessions.
         nodes: how many nodes, n1 … nN, each in a container of its own.
         cpus: processors of each node; by default the machine's own, or 8 if that is more and nothing binds
             jobs to cores.
@@ -96,6 +105,8 @@ class SlurmCluster(Slurm):
         shared_nfs: an NFS export, `server:/path`, for the shared tree: compose/nfs.yaml.
         repository: of other images than ours, derived from them, instead of REPOSITORY of the environment.
         images: of single hosts by name, derived from the one that the host has else.
+        files: further compose files, which change what the stack's own have, or add to it; Docker Compose takes
+            relative paths in them as relative to the folder of the stack's own.
         deadline: seconds until the cluster must be ready; by default 90, and 240 with a hub.
         user: who submits where no user is named.
         owner: value of the owner label; by default this process, after whose death a sweep removes the cluster.
@@ -128,6 +139,7 @@ class SlurmCluster(Slurm):
         shared_nfs: str = "",
         repository: str | None = None,
         images: Mapping[str, str] | None = None,
+        files: Sequence[Path] = (),
         deadline: float | None = None,
         user: str = "alice",
         owner: str | None = None,
@@ -156,11 +168,11 @@ class SlurmCluster(Slurm):
         self._owner, self._outlives = owner, owner is not None
         self._folder = engine.cluster_folder(self.name)
         folder = data.compose()
-        files = [folder / f"{stack}.yaml"]
+        own = [folder / f"{stack}.yaml"]
         if cgroups:
-            files.append(folder / "cgroups.yaml")
+            own.append(folder / "cgroups.yaml")
         if shared_nfs:
-            files.append(folder / "nfs.yaml")
+            own.append(folder / "nfs.yaml")
         shared = shared_paths(share)
         self._further_node = further_node(shared, env or {}, cgroups=cgroups, stack=stack)
         self._override = override(nodes, shared, env or {}, cgroups=cgroups, stack=stack)
@@ -179,7 +191,7 @@ class SlurmCluster(Slurm):
             "NFS_PATH": path,
             **({"REPOSITORY": repository} if repository else {}),
         }
-        self.project = Project(self.name, [*files, self._folder / "nodes.yaml"], settings)
+        self.project = Project(self.name, [*own, *files, self._folder / "nodes.yaml"], settings)
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -252,7 +264,8 @@ class SlurmCluster(Slurm):
                 head = ContainerSubstrate(created["slurmctld"])
                 head.put("slurmctld", {f"/run/secrets/{name}": key for name, key in keys.items()}, mode=0o400)
         self.project.run("up", "--detach", *only)
-        self.__dict__.pop("observability", None)  # its port may be another one now
+        for name in ("observability", "app_sessions"):
+            self.__dict__.pop(name, None)  # its port may be another one now
         host = "127.0.0.1" if not is_remote(client) else str(client.api.base_url.split("//")[1].split(":")[0])
         containers = self.project.containers(client)
         substrate = ComposeSubstrate(containers, host=host, project=self.project, node=self._further_node)
@@ -393,6 +406,24 @@ class SlurmCluster(Slurm):
         """
         return Observability(self)
 
+    @property
+    def viz(self) -> Viz:
+        """The nodes of the stack `viz` that run applications.
+
+        Raises:
+            UsageError: this cluster has none.
+        """
+        return Viz(self)
+
+    @functools.cached_property
+    def app_sessions(self) -> AppSessions:
+        """The service of application sessions of the stack `viz`.
+
+        Raises:
+            UsageError: this cluster has none.
+        """
+        return AppSessions(self)
+
     def jupyter_url(self) -> str:
         """Where the standalone JupyterLab of the stack `hub` is, with its token."""
         address, port = self.substrate.endpoint("jupyter", 8888)
@@ -400,7 +431,7 @@ class SlurmCluster(Slurm):
         return f"http://{address}:{port}/lab?token={token}"
 
     def ssh_config(self, user: str | None = None) -> Path:
-        """A configuration for ssh(1) with a new key of a user, to log in to the login host.
+        """A configuration for ssh(1) with a new key of a user, to log in to the hosts that run sshd.
 
         The key is made for this call, and goes with the cluster.
 
@@ -415,29 +446,7 @@ class SlurmCluster(Slurm):
             >>> subprocess.run(["ssh", "-F", config, "login", "sinfo"], check=True)  # doctest: +SKIP
         """
         user = user or self.user
-        folder = self._folder / f"ssh-{user}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        script = """
-            set -eu
-            umask 077
-            mkdir -p ~/.ssh
-            key=$(mktemp -u ~/.ssh/key.XXXXXX)
-            ssh-keygen -q -t ed25519 -N '' -C slurm-testbed -f "$key"
-            cat "$key.pub" >> ~/.ssh/authorized_keys
-            cat "$key"
-            rm -f "$key" "$key.pub"
-        """
-        private = self.run(["sh", "-c", script], host="login", user=user, env={"HOME": self.home(user)}).stdout
-        _write_private(folder / "id_ed25519", private)
-        address, port = self.substrate.endpoint("login", 22)
-        public = self.read("/etc/ssh/ssh_host_ed25519_key.pub", host="login")
-        (folder / "known_hosts").write_text(f"[{address}]:{port} {' '.join(public.split()[:2])}\n")
-        config = folder / "config"
-        config.write_text(
-            f"Host login\n  HostName {address}\n  Port {port}\n  User {user}\n  IdentityFile {folder}/id_ed25519\n"
-            f"  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
-        )
-        return config
+        return ssh_config(self, user, self._folder / f"ssh-{user}")
 
 
 def override(
@@ -488,10 +497,25 @@ def further_node(
     changes = [folder / f"{stack}-nodes.yaml", *([folder / "cgroups.yaml"] if cgroups else [])]
     first: dict[str, Any] = {"extends": {"file": str(folder / "cluster.yaml"), "service": "n1"}}
     for path in changes:
-        first |= yaml.safe_load(path.read_text())["services"]["n1"] if path.exists() else {}
+        first |= _read(path)["services"]["n1"] if path.exists() else {}
     more = _settings(share, env)
     more["environment"] = {**first.get("environment", {}), **more.get("environment", {})}
     return {**first, **more}
+
+
+class _ComposeFile(yaml.SafeLoader):
+    """Takes a list that replaces another one as a list: https://docs.docker.com/reference/compose-file/merge/"""
+
+    def replacing(self, node: yaml.SequenceNode) -> list[Any]:
+        """A list under the tag `!override`."""
+        return self.construct_sequence(node)
+
+
+_ComposeFile.add_constructor("!override", _ComposeFile.replacing)
+
+
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_text(), Loader=_ComposeFile)  # noqa: S506  # it is a safe one
 
 
 def _settings(share: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
@@ -505,9 +529,3 @@ def _fragments(folder: str, texts: Mapping[str, str] | None) -> dict[str, bytes]
 
 def _fatal(log: str) -> list[str]:
     return [line.strip() for line in log.splitlines() if "fatal:" in line]
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)

@@ -32,6 +32,7 @@ _ROLES = {
     "postgres": {"postgres"},
     "observability": {"slurm-observability"},
     "prometheus": {"prometheus"},
+    "app-sessions": {"munged", "app-sessions"},
 }
 
 
@@ -79,7 +80,13 @@ class ComposeSubstrate:
 
     def hosts(self) -> Sequence[Host]:
         """Every host, controller first, the nodes last."""
-        return [Host(name, frozenset(_ROLES.get(name, {"munged", "slurmd"}))) for name in self._hosts]
+        return [Host(name, self._daemons(name)) for name in self._hosts]
+
+    def _daemons(self, name: str) -> frozenset[str]:
+        """The daemons of a host's role, and the services beside them."""
+        settings = dict(line.split("=", 1) for line in self._of(name).container.attrs["Config"]["Env"])
+        services = settings.get("SLURM_TESTBED_SERVICES", "").split()
+        return frozenset(_ROLES.get(name, {"munged", "slurmd"})) | frozenset(services)
 
     def exec(
         self,

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from slurm_testbed.errors import NoSourceError, UsageError
 from slurm_testbed.images.bake import docker_program, targets
 from slurm_testbed.images.base import BOOTSTRAP, choose_base
 from slurm_testbed.images.explanation import explained
-from slurm_testbed.images.names import SUITE
+from slurm_testbed.images.names import SUITE, WITH_SIF
 from slurm_testbed.images.progress import Runner, run_silently, runner
 from slurm_testbed.images.say import Say, to_stderr
 from slurm_testbed.images.settings import registry_settings
@@ -131,6 +131,32 @@ def why_no_source(release: Release, *, folder: Path | None = None, say: Say = to
     return bake.why_no_source(release)
 
 
+def run_target(
+    name: str,
+    variables: Mapping[str, str],
+    *,
+    base: str | None = None,
+    folder: Path | None = None,
+    say: Say = to_stderr,
+) -> None:
+    """Run a target of the bake file that leaves no image, with the default release.
+
+    Args:
+        name: the target.
+        variables: of the bake file.
+        base: the base image; by default it is chosen.
+        folder: another folder with a bake file.
+        say: told what goes on, a line at a time.
+
+    Raises:
+        BuildError: it failed.
+    """
+    folder = folder or data.images()
+    release, _ = Releases.load(folder / "releases.yaml").default()
+    bake = _Bake(engine.connect(), folder, [name], base, None, say, runner(say), run_silently, variables=variables)
+    bake.run_alone(release)
+
+
 def _release_of(given: GivenSource, asked: Sequence[Release]) -> Release:
     for release in asked:
         if release.version != given.version:
@@ -155,6 +181,7 @@ class _Bake:
     run: Runner
     ask: Runner
     compiles: bool = True
+    variables: Mapping[str, str] = field(default_factory=dict)
     _bases: dict[str, str] = field(default_factory=dict)
 
     def build(self, release: Release) -> list[BuiltImage]:
@@ -194,6 +221,10 @@ class _Bake:
         self.say(f"source: {packages} instead of source code, which could not be had ({why})")
         return packages
 
+    def run_alone(self, release: Release) -> None:
+        """Run the targets, and ask for no images that they leave."""
+        self._bake(self.names, release, None, self.run)
+
     def why_no_source(self, release: Release) -> str:
         """Why no source of a release can be had now, in one line; empty where one can."""
         try:
@@ -222,6 +253,9 @@ class _Bake:
         env = {**engine.environment(), "VERSION": release.version, "REVISION": revision_of(self.folder)}
         env |= {"SLURM": "packaged", "SUITE": packages.where} if packages else {"SLURM": "compiled", "SUITE": SUITE}
         env["BASE"] = self._base(env["SUITE"])
+        if WITH_SIF.intersection(name.removesuffix("-sif") for name in self.names):
+            env |= {"APPS_SUITE": SUITE, "APPS_BASE": self._base(SUITE)}
+        env |= self.variables
         env |= {_variable(name): text for name, text in registry_settings().items()}
         if self.given:
             env["SOURCE"] = self.given.name

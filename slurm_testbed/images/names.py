@@ -14,16 +14,18 @@ REPOSITORY = "slurm-testbed"
 SUITE = "trixie"
 
 
-#: The target without a release: its tag is its Debian.
-WITHOUT_RELEASE = "base"
+#: Images of which an image for Apptainer can be made.
+WITH_SIF = frozenset({"viz-app", "viz-app-xfce"})
+#: The targets without a release: their tag is their Debian.
+WITHOUT_RELEASE = frozenset({"base"}) | WITH_SIF
 
 
-def image_name(target: str, release: Release | str, repository: str | None = None) -> str:
+def image_name(target: str, release: Release | str = "", repository: str | None = None) -> str:
     """The full name of an image.
 
     Args:
         target: an image of the bake file.
-        release: the release, or its version.
+        release: the release, or its version; nothing is lost without it where the image has none.
         repository: what stands before the image; by default REPOSITORY of the environment, else
             `slurm-testbed`.
 
@@ -32,7 +34,7 @@ def image_name(target: str, release: Release | str, repository: str | None = Non
         'example.org/hpc/slurm-client:24.11.5'
     """
     prefix = repository or os.environ.get("REPOSITORY") or REPOSITORY
-    return f"{prefix}/{target}:{SUITE if target == WITHOUT_RELEASE else release}"
+    return f"{prefix}/{target}:{SUITE if target in WITHOUT_RELEASE else release}"
 
 
 def exists(client: docker.DockerClient, name: str) -> bool:

@@ -34,9 +34,14 @@ RUNNABLE = (
     "slurm-jupyter",
     "slurm-jupyter-notebook",
     "jupyterhub",
+    "observability",
+    "slurm-viz",
+    "app-sessions",
 )
-#: Those that `invoke build` does not make by itself.
-BUILT_FOR_TESTS = ("slurm-dev", "slurm-jupyter-notebook", "jupyterhub")
+#: Images of applications, in which no Slurm is.
+APPS = ("viz-app",)
+#: Those that `invoke build` makes by itself; tests build the others.
+BUILT_BEFORE = ("slurm-client", "slurm-single-node", "slurm-jupyter", "viz-app")
 #: Seconds that a command in a new container may take.
 RUN_SECONDS = 180
 
@@ -173,7 +178,7 @@ def image_of(docker_client: docker.DockerClient) -> Callable[[str, Release], Ima
         image = Image(target, release, docker_client)
         if why := gap(docker_client, target, release):
             pytest.skip(f"not checkable here because {why}")
-        if target in BUILT_FOR_TESTS:
+        if target not in BUILT_BEFORE:
             build_one(target, release)
         assert exists(docker_client, image.name), f"there is no {image.name}: invoke build --all-releases"
         return image
@@ -313,7 +318,7 @@ def saved_files(
     names = [
         image_of(target, release).name
         for release in releases
-        for target in RUNNABLE
+        for target in (*RUNNABLE, *APPS)
         if not gap(docker_client, target, release)
     ]
     return layer_files(docker_client, names)

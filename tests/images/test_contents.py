@@ -15,7 +15,15 @@ from tests.images.conftest import RUNNABLE, Image
 
 all_images = pytest.mark.parametrize("target", RUNNABLE)
 #: Megabytes, uncompressed.
-BUDGETS = {"slurm-client": 120, "slurm-single-node": 190, "slurm-jupyter": 460, "jupyterhub": 610}
+BUDGETS = {
+    "slurm-client": 120,
+    "slurm-single-node": 190,
+    "slurm-jupyter": 460,
+    "jupyterhub": 610,
+    "observability": 265,
+    "slurm-viz": 215,
+    "app-sessions": 280,
+}
 #: What libraries of another suite may add to it: bullseye's bring ICU.
 PACKAGED_BUDGET = 45
 #: What the program says of itself: SchedMD's name, and Debian's.

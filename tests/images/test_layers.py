@@ -13,7 +13,7 @@ import docker
 import pytest
 
 from slurm_testbed.releases import Release
-from tests.images.conftest import RUNNABLE, Image, LayerFile, layer_files, our_labels
+from tests.images.conftest import APPS, RUNNABLE, Image, LayerFile, layer_files, our_labels
 
 PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\r?\n[\w+/=\r\n:, -]{20}")
 SECRET_PLACES = re.compile(
@@ -109,7 +109,7 @@ def test_planted_secrets_are_found_though_a_later_layer_covers_them(
     assert [line.split()[0] for line in passwords_in(files)] == ["alice", "carol"]
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("target", [*RUNNABLE, *APPS])
 def test_environment_and_history_name_no_secret(image: Image) -> None:
     found = image.client.images.get(image.name)
     names = [entry.partition("=")[0] for entry in found.attrs["Config"]["Env"]]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 
-from slurm_testbed import SlurmCluster
+from slurm_testbed import SlurmCluster, data
+from slurm_testbed.compose.cluster import further_node
 from slurm_testbed.errors import UsageError
 
 
@@ -23,9 +27,37 @@ def test_nfs_export_brings_its_file_and_its_parts() -> None:
     assert (project.settings["NFS_SERVER"], project.settings["NFS_PATH"]) == ("server", "/export/slurm")
 
 
-@pytest.mark.parametrize("stack", ["cluster", "hub"])
+STACKS = ["cluster", "hub", "observability", "viz"]
+
+
+@pytest.mark.parametrize("stack", STACKS)
 def test_stack_is_a_file_of_its_name(stack: str) -> None:
     assert SlurmCluster("24.11", stack=stack).project.files[0].name == f"{stack}.yaml"
+
+
+@pytest.mark.parametrize("further", ["cgroups.yaml", "nfs.yaml"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_compose_takes_the_files_that_change_every_stacks_nodes(stack: str, further: str) -> None:
+    files = [f"--file={data.compose() / name}" for name in (f"{stack}.yaml", further)]
+    settings = {"VERSION": "24.11.5", "NFS_SERVER": "server", "NFS_PATH": "/export"}
+
+    done = subprocess.run(
+        ["docker", "compose", *files, "config", "--quiet"],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_further_node_has_what_both_its_stack_and_cgroups_ask_for() -> None:
+    node = further_node([], {}, cgroups=True, stack="viz")
+
+    assert node["image"].endswith("/slurm-viz:${VERSION}")
+    assert (node["devices"], node["security_opt"]) == (["/dev/fuse"], ["apparmor=unconfined"])
+    assert {"SYS_ADMIN", "SYS_PTRACE"} <= set(node["cap_add"])
 
 
 def test_unknown_stack_is_refused_with_those_that_there_are() -> None:

@@ -134,7 +134,7 @@ class FakeRun:
     def __call__(self, argv: Sequence[str], env: Mapping[str, str], _: Path) -> tuple[int, str]:
         """Run bake."""
         self.calls.append((argv, env))
-        for name in ("slurm-client", "slurm-jupyter", "slurm-single-node"):
+        for name in ("slurm-client", "slurm-jupyter", "slurm-single-node", "viz-app"):
             self.client.known[images.image_name(name, env["VERSION"])] = FakeImage(b"12345")
         return self.ends.get(env["VERSION"], (0, ""))
 

@@ -19,7 +19,7 @@ from slurm_testbed.releases import Release, Releases
 
 def bake(*arguments: str, **env: str) -> dict[str, Any]:
     """What bake would build, asked without anything of ours but its files."""
-    unset = {"VERSION", "BASE", "REPOSITORY", "REVISION", "SLURM", "SUITE"}
+    unset = {"VERSION", "BASE", "REPOSITORY", "REVISION", "SLURM", "SUITE", "APPS_BASE", "APPS_SUITE", "VIZ_APPS"}
     done = subprocess.run(
         ["docker", "buildx", "bake", "--print", *arguments],
         cwd=data.images(),
@@ -33,7 +33,9 @@ def bake(*arguments: str, **env: str) -> dict[str, Any]:
 
 
 #: What images stand on, and no image itself: it is in the build's cache alone.
-PARTS = {"python", "python-build"}
+PARTS = {"python", "python-build", "apps-base", "apps-python"}
+#: Images in which no Slurm is: their tag is their Debian.
+WITHOUT_SLURM = {"viz-app", "viz-app-xfce"}
 
 
 def bake_images(**env: str) -> dict[str, Any]:
@@ -51,9 +53,10 @@ def test_bake_tags_every_image_as_image_name_says(release: str, monkeypatch: pyt
 
     slurm = {"base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"}
     jupyter = {"slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub"}
-    assert set(tagged) == slurm | jupyter | {"observability", "postgresql", "prometheus"}
+    others = {"observability", "postgresql", "prometheus", "slurm-viz", "app-sessions"}
+    assert set(tagged) == slurm | jupyter | others | WITHOUT_SLURM
     for name, tags in tagged.items():
-        minor = [] if name == "base" else [images.image_name(name, release.rpartition(".")[0])]
+        minor = [] if name in images.WITHOUT_RELEASE else [images.image_name(name, release.rpartition(".")[0])]
         assert tags == [images.image_name(name, release), *minor], name
 
 
@@ -79,10 +82,33 @@ def test_packages_stand_on_a_base_of_their_suite_and_are_labelled_so() -> None:
         assert client["labels"]["org.slurm-testbed.source"] == f"packages of Debian {suite}"
 
 
+@pytest.mark.parametrize("release", Releases.load().all, ids=str)
+def test_images_without_a_slurm_are_the_same_with_every_release(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REPOSITORY", raising=False)
+    suite = release.packages.where if release.packages else "trixie"
+
+    graph = bake("viz-app", VERSION=release.version, SLURM="packaged", SUITE=suite)
+
+    assert graph["viz-app"]["tags"] == [images.image_name("viz-app", release)] == [images.image_name("viz-app")]
+    assert graph["apps-base"]["args"]["BASE"] == "debian:trixie-slim"
+
+
+def test_image_for_apptainer_is_a_file_in_the_folder_that_is_asked_for() -> None:
+    graph = bake("viz-app-sif", "viz-app-xfce-sif", SIF_FOLDER="/somewhere")
+
+    for name in WITHOUT_SLURM:
+        target = graph[f"{name}-sif"]
+        assert target["output"] == ["type=local,dest=/somewhere"]
+        assert target["args"].get("SIF", "viz-app") == name
+        assert not target.get("tags")
+
+
 def test_bake_without_arguments_builds_what_invoke_build_does() -> None:
     graph = bake()
 
-    names = ["slurm-client", "slurm-jupyter", "slurm-single-node"]
+    names = ["slurm-client", "slurm-jupyter", "slurm-single-node", "viz-app"]
     assert list(images.targets(group="default")) == names
     # What those stand on is in the graph too.
     assert sorted(graph) == sorted([*names, "base", "slurm-tree", *PARTS])
@@ -91,7 +117,7 @@ def test_bake_without_arguments_builds_what_invoke_build_does() -> None:
 
 @pytest.mark.parametrize("release", Releases.load().all, ids=str)
 def test_labels_say_what_an_image_is(release: Release) -> None:
-    graph = bake_images(VERSION=release.version, BASE="debian:sid-slim", REVISION="abc")
+    graph = bake_images(VERSION=release.version, BASE="debian:sid-slim", APPS_BASE="debian:sid-slim", REVISION="abc")
 
     for name, target in graph.items():
         labels = target["labels"]
@@ -107,11 +133,11 @@ def test_labels_say_what_an_image_is(release: Release) -> None:
             "org.slurm-testbed.support-end": str(release.support_end),
             "org.slurm-testbed.source": "releases.yaml",
         }
-        expected = ours if name == "base" else ours | of_release
+        expected = ours if name in images.WITHOUT_RELEASE else ours | of_release
         assert labels | expected == labels, name
         for key in ("description", "source", "licenses"):
             assert labels[f"org.opencontainers.image.{key}"], f"{name} has no {key}"
-        assert name == "base" or "GPL-2.0" in labels["org.opencontainers.image.licenses"], name
+        assert name in images.WITHOUT_RELEASE or "GPL-2.0" in labels["org.opencontainers.image.licenses"], name
 
 
 def test_release_that_nobody_described_has_no_support_end() -> None:

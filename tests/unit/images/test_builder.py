@@ -19,9 +19,7 @@ from tests.unit.images.conftest import RELEASE, FakeImage, FakeRun, build
 from tests.unit.images.test_explanation import NO_SOURCE, plain
 
 
-def test_build_without_arguments_makes_client_jupyter_and_single_node_of_the_default(
-    run: FakeRun, said: list[str]
-) -> None:
+def test_build_without_arguments_makes_four_images_of_the_default(run: FakeRun, said: list[str]) -> None:
     default, why = Releases.load().default()
 
     built = build(run, said)
@@ -30,6 +28,7 @@ def test_build_without_arguments_makes_client_jupyter_and_single_node_of_the_def
         (f"slurm-testbed/slurm-client:{default}", 5),
         (f"slurm-testbed/slurm-jupyter:{default}", 5),
         (f"slurm-testbed/slurm-single-node:{default}", 5),
+        ("slurm-testbed/viz-app:trixie", 5),
     ]
     assert said[0] == why
     argv, env = run.calls[0]
@@ -114,7 +113,7 @@ def test_base_of_ones_own_is_refused_for_packages(run: FakeRun, said: list[str])
 
 
 def test_unknown_image_names_the_known(run: FakeRun, said: list[str]) -> None:
-    known = "base, jupyterhub, observability, postgresql, prometheus, slurm-client, slurm-dev, .*"
+    known = "app-sessions, base, jupyterhub, observability, postgresql, prometheus, slurm-client, slurm-dev, .*"
     with pytest.raises(UsageError, match=f"no image slurm-cleint: there are {known}"):
         build(run, said, ["slurm-cleint"])
 

@@ -1,0 +1,1 @@
+"""How Slurm is spoken to: by its commands, or by slurmrestd."""
