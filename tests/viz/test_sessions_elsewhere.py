@@ -30,7 +30,7 @@ def elsewhere(viz_start: VizStart, app_sif: Path, slurm_release: Release) -> Ite
         yield cluster
 
 
-@pytest.mark.row("V-11.1", "V-09.4")
+@pytest.mark.row("V-09.4")
 def test_service_lives_on_slurmrestd_and_postgresql(elsewhere: SlurmCluster) -> None:
     health = elsewhere.app_sessions.api("GET", "app/health").json()
     assert (health["database"]["kind"], health["slurm"]["kind"]) == ("PostgreSQL", "slurmrestd")
