@@ -88,8 +88,12 @@ def drawn(page: Page) -> int:
     return int(
         page.evaluate(
             """() => {
-                const canvas = document.querySelector(".picture canvas");
-                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                // Of a copy: Chromium warns of canvases that are read often.
+                const { width, height } = document.querySelector(".picture canvas");
+                const copy = Object.assign(document.createElement("canvas"), { width, height });
+                const context = copy.getContext("2d", { willReadFrequently: true });
+                context.drawImage(document.querySelector(".picture canvas"), 0, 0);
+                const { data } = context.getImageData(0, 0, width, height);
                 return new Set(new Uint32Array(data.buffer)).size;
             }"""
         )
