@@ -141,6 +141,23 @@ def test_short_key_is_told(image: Image, tmp_path: Path) -> None:
     assert "hint: make one: dd if=/dev/urandom" in done.stderr
 
 
+def test_start_that_fails_ends_though_a_supervisor_comes_late(image: Image, tmp_path: Path) -> None:
+    key = tmp_path / "munge.key"
+    key.write_bytes(bytes(31))
+    # On a busy machine s6-supervise may be told to end before it listens; here it always is.
+    script = r"""
+        cd /usr/bin && mv s6-supervise s6-supervise.real
+        printf '#!/bin/bash\ntrap "" TERM\nsleep 2\nexec s6-supervise.real "$@"\n' > s6-supervise
+        chmod +x s6-supervise
+        exec slurm-entrypoint
+    """
+    options = [f"--volume={key}:/tmp/munge.key:ro", "--entrypoint=bash"]
+
+    done = image.run("-c", script, options=options)
+
+    assert (done.returncode, "the key /tmp/munge.key has 31 bytes" in done.stderr) == (1, True), done.stderr
+
+
 # --- the client's own command in the document ------------------------------------------------------------
 
 
