@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import venv
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,39 +93,6 @@ def test_built_image_has_the_asked_name_and_release(
     assert f"SLURM_RELEASE={release}\n" in env
     labels = client.images.get(built.name).labels
     assert labels["org.opencontainers.image.version"] == release.version
-
-
-@pytest.mark.deep
-@pytest.mark.row("U-01.1", "U-01.2")
-def test_invoke_build_test_in_an_environment_of_ones_own(
-    client: docker.DockerClient, repository: str, tmp_path: Path
-) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    programs = tmp_path / "venv" / "bin"
-    env = {**engine.environment(), "PATH": f"{programs}:{os.environ['PATH']}"}
-
-    def run(*command: str) -> None:
-        done = subprocess.run(
-            command, cwd=data.images().parent, env=env, capture_output=True, text=True, check=False, timeout=1800
-        )
-        assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-
-    run("pip", "install", "--quiet", "--editable", ".")
-    run("invoke", "build", "test", "--", "tests/slurm/test_jobs.py")
-
-    default, _ = Releases.load().default()
-    made = [images.image_name(name, default) for name in images.targets(group="default")]
-    assert [name.partition("/")[2].partition(":")[0] for name in made] == [
-        "slurm-client",
-        "slurm-jupyter",
-        "slurm-single-node",
-        "viz-app",
-    ]
-    for name in made:
-        assert client.images.get(name).attrs["Config"]["Labels"]["org.slurm-testbed.interface"] == "1"
-    for name in made[:3]:
-        said = client.containers.run(name, ["slurmrestd", "-V"], entrypoint=[], remove=True).decode().split()
-        assert said[1:] == [default.version]
 
 
 def test_wrong_digest_is_told_with_what_was_tried(folder: Path) -> None:
