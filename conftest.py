@@ -8,6 +8,7 @@ pytest_plugins = [
     "fixtures.cluster",
     "fixtures.hub",
     "fixtures.exporter",
+    "fixtures.images",
     "fixtures.observability",
     "fixtures.rows.plugin",
     "fixtures.tasks",

@@ -7,11 +7,14 @@ import functools
 import json as jsons
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,6 @@ from rich.table import Table
 from slurm_testbed import Autoscaler, faults
 from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
-from slurm_testbed import matrix as matrices
 from slurm_testbed import vm as machines
 from slurm_testbed.compose import Parts, SlurmCluster, Viz, running
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer
@@ -36,6 +38,7 @@ from slurm_testbed.doctor import diagnose_text, munge_keys
 from slurm_testbed.errors import SlurmTestbedError, UsageError
 from slurm_testbed.images import WITH_SIF, build_sif, exists, image_name, remove_base, sif_path
 from slurm_testbed.images import build as build_images
+from slurm_testbed.on_path import write_commands
 from slurm_testbed.releases import Releases, generate
 from slurm_testbed.slurm import Slurm
 
@@ -199,6 +202,7 @@ def test(_: Context, release: str = "", workers: str = "", engine: str = "", dee
     """
     if engine not in {"", "vm"}:
         raise UsageError(f"there is no engine {engine}; give vm, or leave it out for the one that answers here")
+    _need_dev()
     client = engines.ensure()
     first, *others = release.split(",") if release else _built_releases(client)
     releases = ",".join([first, *others])
@@ -217,6 +221,20 @@ def test(_: Context, release: str = "", workers: str = "", engine: str = "", dee
         machines.load(machine, images, host=client)
         more = [f"--numprocesses={workers or 1}", "-m", "vm", *arguments]
         _pytest(more, machine.client(), machine.environment())
+
+
+def _need_dev() -> None:
+    """Install what tests and checks import and `pip install -e .` does not bring; ./inv has it from the start."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {re.split(r"[\[<>=]", requirement)[0] for extra in extras.values() for requirement in extra}
+    missing = sorted(name for name in wanted if not list(metadata.distributions(name=name)))
+    if not missing:
+        return
+    command = ["pip", "install", "--requirement", "requirements.txt", "--editable", ".[dev]"]
+    print(f"installing what tests and checks need besides ({', '.join(missing)}): {shlex.join(command)}")
+    done = subprocess.run([sys.executable, "-m", *command, "--quiet"], cwd=ROOT, check=False)
+    if done.returncode:
+        raise Exit(f"what tests and checks need could not be installed: {shlex.join(command)}", code=3)
 
 
 def _remainder() -> list[str]:
@@ -267,6 +285,10 @@ def matrix(
 
     Example: invoke matrix --releases 22.05,24.11 --suites rest,auth --json matrix.json
     """
+    _need_dev()
+    # It imports pytest, which other tasks do without.
+    from slurm_testbed import matrix as matrices
+
     plan = matrices.plan(ROOT, releases=releases, suites=suites, substrates=substrates)
     engines.ensure()
     report = matrices.run(
@@ -344,26 +366,35 @@ def _checks() -> dict[str, list[str]]:
         "ruff": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "types": ["mypy"],
-        "tasks": ["mypy", "tasks.py"],
+        "tasks": ["mypy", "tasks.py", "docs/site/hooks.py"],
         "layers": ["lint-imports", "--no-logo"],
         "shell": ["shellcheck", "--external-sources", *_shell_scripts()],
         "yaml": ["yamllint", "--strict", "."],
         "workflows": ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows],
+        "action": ["check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml"],
+        "citation": ["check-jsonschema", "--builtin-schema", "vendor.citation-file-format", "CITATION.cff"],
+        "docs": ["mkdocs", "build", "--strict"],
     }
 
 
-@task(help={"only": "one of them by name: ruff, format, types, tasks, layers, shell, yaml, workflows"})
+@task(help={"only": "one by name: ruff, format, types, tasks, layers, shell, yaml, workflows, action, citation, docs"})
 def check(_: Context, only: str = "") -> None:
     """
-    Check style, types, layers, shell scripts, YAML and workflows; needs no engine.
+    Check style, types, layers, shell scripts, YAML, workflows and the documentation; needs no engine.
 
     Example: invoke check --only types
     """
+    _need_dev()
     checks = _checks()
     if only and only not in checks:
         raise Exit(f"check: no check {only}; there are {', '.join(checks)}", code=2)
-    # The tools stand beside this Python, also where its environment is not activated.
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = {
+        **os.environ,
+        # The tools stand beside this Python, also where its environment is not activated.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        # Material's notice about mkdocs 2, which is not the version in requirements.txt.
+        "NO_MKDOCS_2_WARNING": "1",
+    }
     failed = []
     for name, argv in checks.items():
         if only not in {"", name}:
@@ -375,6 +406,21 @@ def check(_: Context, only: str = "") -> None:
             print((done.stdout + done.stderr).strip(), flush=True)
     if failed:
         raise Exit(f"check: failed: {', '.join(failed)}", code=1)
+
+
+@task()
+def docs(_: Context) -> None:
+    """
+    Build the documentation's site into build/site, with what is generated from releases.yaml; a link to nothing fails.
+
+    SLURM_TESTBED_REPOSITORY_URL says where the source stands, for links to files that are no pages.
+
+    Example: invoke docs
+    """
+    for path in generate():
+        print(f"wrote {path}, from releases.yaml")
+    check.body(_, only="docs")
+    print(ROOT / "build/site/index.html")
 
 
 # --- up, down, status, logs, shell -----------------------------------------------------------------------
@@ -392,9 +438,11 @@ def _up_cluster() -> Slurm:
         "release": "which release, e.g. 22.05; the default one if not given",
         "nodes": "how many compute nodes",
         "cgroups": "hold jobs in cgroups: memory, cores and devices are enforced",
-    }
+        "share": "a folder that the cluster sees under the same path; may be given several times",
+    },
+    iterable=["share"],
 )
-def up(_: Context, release: str = "", nodes: int = 1, cgroups: bool = False) -> None:
+def up(_: Context, share: list[str], release: str = "", nodes: int = 1, cgroups: bool = False) -> None:
     """
     Start a cluster in one container, run a job on it, and say what to try next.
 
@@ -404,7 +452,8 @@ def up(_: Context, release: str = "", nodes: int = 1, cgroups: bool = False) -> 
     """
     client = engines.ensure()
     engines.sweep(client)
-    cluster = SlurmContainer(release or None, nodes=nodes, cgroups=cgroups, owner=engines.UP_OWNER)
+    shared = [CALLER / folder for folder in share]
+    cluster = SlurmContainer(release or None, nodes=nodes, cgroups=cgroups, share=shared, owner=engines.UP_OWNER)
     started = time.monotonic()
     cluster.start()
     try:
@@ -763,6 +812,23 @@ def shell(_: Context, user: str = "alice", command: str = "", host: str = "") ->
         raise Exit(code=code)
 
 
+@task(
+    positional=["folder"],
+    help={"folder": "where sbatch, squeue and the others shall be called; shared by `invoke up --share FOLDER`"},
+)
+def on_path(_: Context, folder: str) -> None:
+    """
+    Print a folder for your PATH that has sbatch, squeue, sacct … of the cluster of `invoke up`, until `invoke down`.
+
+    Example: export PATH="$(invoke on-path .):$PATH"
+    """
+    cluster = _up_cluster()
+    commands = engines.make_folder(cluster.substrate.attach(cluster.controller).target, engines.UP_OWNER) / "bin"
+    commands.mkdir(exist_ok=True)
+    write_commands(cluster, commands, CALLER / folder)
+    print(commands)
+
+
 @task(help={"user": "whose token", "lifespan": "seconds"})
 def token(_: Context, user: str = "alice", lifespan: int = 3600) -> None:
     """
@@ -899,11 +965,13 @@ ns = Collection(
         matrix,
         rows,
         check,
+        docs,
         _up,
         down,
         status,
         logs,
         shell,
+        on_path,
         token,
         deploy_app,
         reproduce,

@@ -133,7 +133,7 @@ class CommandError(SlurmTestbedError):
 
     Args:
         argv: the command as it was run.
-        exit_status: its exit status.
+        returncode: its exit status.
         stdout: what it wrote to standard output.
         stderr: what it wrote to standard error.
     """

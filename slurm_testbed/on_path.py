@@ -106,13 +106,8 @@ def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]
         )
     if not shared:
         _check_size(root)
-    _ensure_user(slurm)
     folder = Path(tempfile.mkdtemp(prefix="slurm-testbed-bin-"))
-    script = _script(slurm, roots, shared=shared)
-    for name in COMMANDS:
-        path = folder / name
-        path.write_text(script)
-        path.chmod(0o755)
+    _write(slurm, folder, roots, shared=shared)
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
     try:
@@ -122,6 +117,38 @@ def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]
         shutil.rmtree(folder)
         if not shared:
             _copy_back(slurm, root)
+
+
+def write_commands(slurm: Slurm, folder: Path, *roots: Path) -> None:
+    """Write Slurm's commands into a folder, for other processes than this one, and for as long as the cluster runs.
+
+    Args:
+        slurm: the cluster.
+        folder: an empty folder, to be put on a PATH.
+        roots: the folders in which, or below which, they are called; the cluster shares them all.
+
+    Raises:
+        UsageError: a folder is missing, or is not shared.
+
+    Example:
+        >>> write_commands(slurm, Path("bin"), Path.cwd())  # doctest: +SKIP
+    """
+    found = [root.resolve() for root in roots]
+    for root in found:
+        if not root.is_dir():
+            raise UsageError(f"{root} is no folder", hint="make it first")
+        if not _is_shared(slurm, root):
+            raise UsageError(f"{root} is not shared with this cluster", hint=f"start it with: invoke up --share {root}")
+    _write(slurm, folder, found, shared=True)
+
+
+def _write(slurm: Slurm, folder: Path, roots: list[Path], *, shared: bool) -> None:
+    _ensure_user(slurm)
+    script = _script(slurm, roots, shared=shared)
+    for name in COMMANDS:
+        path = folder / name
+        path.write_text(script)
+        path.chmod(0o755)
 
 
 def _script(slurm: Slurm, roots: list[Path], *, shared: bool) -> str:

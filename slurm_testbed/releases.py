@@ -458,6 +458,44 @@ def compose_settings(releases: Releases) -> str:
     return f"# Generated from images/releases.yaml: `invoke build` writes it.\nVERSION={default.version}\n"
 
 
+def support_table(releases: Releases) -> str:
+    """The table of docs/support.md.
+
+    Args:
+        releases: the releases of releases.yaml.
+
+    Example:
+        >>> support_table(Releases.load()).splitlines()[2].split(" | ")[:3]
+        ['| 26.05.5', "Debian's packages (sid)", '2027-11-30']
+    """
+    # Dates, and not whether they are over: the file must not change as time goes by.
+    rows = [
+        "| release | built from | supported until | slurmrestd's versions | cgroup | authentication | upgrades from |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for release in reversed(releases.all):
+        built = next((source.kind for source in release.sources if source.known_to_answer), "")
+        packages = f"Debian's packages ({release.packages.where})" if release.packages else "a source of yours"
+        cells = [
+            release.version,
+            "its source" if built else packages,
+            str(release.support_end),
+            f"{release.rest[0]} to {release.rest[-1]}",
+            ", ".join(version for version in ("v1", "v2") if release.has(f"cgroup_{version}")),
+            "munge, auth/slurm" if release.has("auth_slurm") else "munge",
+            ", ".join(release.follows),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _with_table(text: str, table: str) -> str:
+    """The page with its generated part anew."""
+    return re.sub(
+        r"(?s)(<!-- generated .*?-->\n).*?(<!-- end -->)", lambda found: f"{found[1]}\n{table}\n{found[2]}", text
+    )
+
+
 def generate(folder: Path | None = None) -> list[Path]:
     """Write the files that are generated from releases.yaml, where they differ.
 
@@ -479,6 +517,9 @@ def generate(folder: Path | None = None) -> list[Path]:
     texts = {folder / BAKE_FILE: bake_variables(releases), folder / SOURCES_FILE: source_table(releases)}
     if (folder.parent / "compose").exists():
         texts[folder.parent / "compose" / ".env"] = compose_settings(releases)
+    page = folder.parent / "docs" / "support.md"
+    if page.exists():
+        texts[page] = _with_table(page.read_text(), support_table(releases))
     changed = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     for path in changed:
         path.write_text(texts[path])

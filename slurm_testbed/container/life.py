@@ -16,6 +16,7 @@ from testcontainers.core.container import DockerContainer
 
 from slurm_testbed import engine, vm
 from slurm_testbed.container.substrate import ContainerSubstrate
+from slurm_testbed.data import is_checkout
 from slurm_testbed.errors import EngineError, UsageError
 from slurm_testbed.images import exists
 
@@ -135,7 +136,6 @@ def check_image(client: docker.DockerClient, image: str) -> None:
     registry = image.partition("/")[0]
     if not exists(client, image) and not ("." in registry or ":" in registry):
         name, _, tag = image.rpartition("/")[2].partition(":")
-        raise EngineError(
-            f"there is no image {image}",
-            hint=f"make it: invoke build --image {name} --release {tag or 'VERSION'}",
-        )
+        # Who has the wheel alone has no tasks.
+        command = "invoke build --image" if is_checkout() else "python -m slurm_testbed.images"
+        raise EngineError(f"there is no image {image}", hint=f"make it: {command} {name} --release {tag or 'VERSION'}")

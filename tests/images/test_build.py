@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import venv
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,14 +43,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def repository(client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A REPOSITORY of this test alone, whose images are removed afterwards."""
-    name = f"slurm-testbed-test-{secrets.token_hex(4)}"
-    monkeypatch.setenv("REPOSITORY", name)
-    yield name
-    for image in client.images.list(filters={"reference": f"{name}/*"}):
-        for tag in image.tags:
-            client.images.remove(tag)
+def repository(own_repository: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The REPOSITORY of what this test builds."""
+    monkeypatch.setenv("REPOSITORY", own_repository)
+    return own_repository
 
 
 BAKE = """
@@ -93,6 +90,39 @@ def test_built_image_has_the_asked_name_and_release(
     assert f"SLURM_RELEASE={release}\n" in env
     labels = client.images.get(built.name).labels
     assert labels["org.opencontainers.image.version"] == release.version
+
+
+@pytest.mark.deep
+@pytest.mark.row("U-01.1", "U-01.2")
+def test_invoke_build_test_in_an_environment_of_ones_own(
+    client: docker.DockerClient, repository: str, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    programs = tmp_path / "venv" / "bin"
+    env = {**engine.environment(), "PATH": f"{programs}:{os.environ['PATH']}"}
+
+    def run(*command: str) -> None:
+        done = subprocess.run(
+            command, cwd=data.images().parent, env=env, capture_output=True, text=True, check=False, timeout=1800
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+
+    run("pip", "install", "--quiet", "--editable", ".")
+    run("invoke", "build", "test", "--", "tests/slurm/test_jobs.py")
+
+    default, _ = Releases.load().default()
+    made = [images.image_name(name, default) for name in images.targets(group="default")]
+    assert [name.partition("/")[2].partition(":")[0] for name in made] == [
+        "slurm-client",
+        "slurm-jupyter",
+        "slurm-single-node",
+        "viz-app",
+    ]
+    for name in made:
+        assert client.images.get(name).attrs["Config"]["Labels"]["org.slurm-testbed.interface"] == "1"
+    for name in made[:3]:
+        said = client.containers.run(name, ["slurmrestd", "-V"], entrypoint=[], remove=True).decode().split()
+        assert said[1:] == [default.version]
 
 
 def test_wrong_digest_is_told_with_what_was_tried(folder: Path) -> None:
