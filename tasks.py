@@ -16,7 +16,8 @@ import tomllib
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import invoke.tasks
 from invoke.collection import Collection
@@ -41,6 +42,9 @@ from slurm_testbed.images import build as build_images
 from slurm_testbed.on_path import write_commands
 from slurm_testbed.releases import Releases, generate
 from slurm_testbed.slurm import Slurm
+
+if TYPE_CHECKING:
+    from slurm_testbed.publish import Signer, Verifier
 
 ROOT = Path(__file__).resolve().parent
 #: Where the caller of ./inv stood; relative paths in arguments are meant from there.
@@ -930,6 +934,171 @@ def bench(
     )
 
 
+# --- push, verify, save, load ----------------------------------------------------------------------------
+
+
+def _publish() -> ModuleType:
+    """slurm_testbed.publish, which imports what only the extra of its name brings."""
+    try:
+        from slurm_testbed import publish
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"this needs {error.name}, which is not installed", hint="pip install 'slurm-testbed[publish]', or ./inv"
+        ) from None
+    return publish
+
+
+def _signer(key: str, unsigned: bool) -> Signer | None:
+    if bool(key) == unsigned:
+        raise UsageError(
+            "say who signs: --key FILE, of cosign generate-key-pair; --key keyless, as in a workflow; or --unsigned"
+        )
+    if not key:
+        return None
+    publish = _publish()
+    signer: Signer = publish.Signer(key if key == publish.KEYLESS or "://" in key else str(CALLER / key))
+    return signer
+
+
+def _verifier(key: str, identity: str, issuer: str, unsigned: bool) -> Verifier | None:
+    if [bool(key), bool(identity and issuer), unsigned].count(True) != 1:
+        raise UsageError("say who must have signed: --key cosign.pub; --identity and --issuer; or --unsigned")
+    if unsigned:
+        return None
+    verifier: Verifier = _publish().Verifier(key if not key or "://" in key else str(CALLER / key), identity, issuer)
+    return verifier
+
+
+@task(
+    iterable=["image", "release"],
+    positional=[],
+    help={
+        "registry": "where to, perhaps with a path, e.g. ghcr.io/me; credentials are those of docker login",
+        "image": "an image to publish; may be given several times; those of `invoke build` if not given",
+        "release": "a release or minor release, e.g. 24.11; may be given several times",
+        "all-releases": "every release of releases.yaml; one that is not here whole is left out, with the reason",
+        "key": "cosign's key, a file or a URL; `keyless` signs by the identity of a workflow",
+        "unsigned": "without a signature",
+        "rebuilt": "what the tag of a build of the same versions with newer packages ends with, e.g. its day",
+        "pages": "a folder for a page about each image",
+        "dry-run": "make everything, and send nothing",
+        "unpublishable": "also images that must never be published, to a registry of this machine alone: for tests",
+    },
+)
+def push(
+    _: Context,
+    image: list[str],
+    release: list[str],
+    registry: str = "",
+    all_releases: bool = False,
+    key: str = "",
+    unsigned: bool = False,
+    rebuilt: str = "",
+    pages: str = ".results/pages",
+    dry_run: bool = False,
+    unpublishable: bool = False,
+) -> None:
+    """
+    Publish images with bill of materials, signature and source; tags come last, when all of it is there.
+
+    Example: invoke push --registry ghcr.io/me --release 24.11 --key cosign.key
+    """
+    if all_releases and release:
+        raise UsageError("--all-releases publishes every release: leave out --release")
+    signer = _signer(key, unsigned)
+    known = Releases.load()
+    engines.ensure()
+    pushed = _publish().push(
+        registry,
+        image,
+        known.all if all_releases else [known.find(name) for name in release],
+        signer=signer,
+        pages=CALLER / pages,
+        rebuilt=rebuilt,
+        skip_missing=all_releases,
+        dry_run=dry_run,
+        unpublishable=unpublishable,
+    )
+    table = Table("image", "tags", "platforms", "MB", "digest", box=None, pad_edge=False)
+    for one in pushed:
+        table.add_row(
+            one.reference, " ".join(one.tags), " ".join(one.platforms), f"{one.size / 1e6:.1f}", one.digest[:19]
+        )
+    Console(soft_wrap=True).print(table)
+    print(f"{'nothing was sent; ' if dry_run else ''}pages are in {pushed[0].page.parent}")
+
+
+@task(
+    positional=["image"],
+    help={
+        "image": "as docker pull takes it",
+        "key": "the public key of who signed it, a file or a URL",
+        "identity": "who signed it without a key: of a workflow its URL",
+        "issuer": "who vouches for the identity, e.g. https://token.actions.githubusercontent.com",
+        "unsigned": "do not ask for a signature",
+        "unpublishable": "also an image that must never have been published: for tests",
+    },
+)
+def verify(
+    _: Context,
+    image: str,
+    key: str = "",
+    identity: str = "",
+    issuer: str = "",
+    unsigned: bool = False,
+    unpublishable: bool = False,
+) -> None:
+    """
+    Verify a published image: signature, every byte, bill of materials, source, and the engine's copy if it has one.
+
+    Example: invoke verify ghcr.io/me/slurm-client:24.11 --key cosign.pub
+    """
+    found = _publish().verify(image, _verifier(key, identity, issuer, unsigned), unpublishable=unpublishable)
+    print(found.reference)
+
+
+@task(
+    iterable=["image", "release"],
+    positional=["file"],
+    help={
+        "file": "the file to write",
+        "image": "an image; may be given several times; those of `invoke build` if not given",
+        "release": "a release or minor release, e.g. 24.11; may be given several times",
+        "key": "cosign's key, a file or a URL",
+        "unsigned": "without a signature",
+    },
+)
+def save(_: Context, file: str, image: list[str], release: list[str], key: str = "", unsigned: bool = False) -> None:
+    """
+    Write images to one file for a site without a network, with checksums, bills of materials and a signature.
+
+    Example: invoke save slurm-24.11.tar --release 24.11 --key cosign.key
+    """
+    signer = _signer(key, unsigned)
+    known = Releases.load()
+    engines.ensure()
+    print("\n".join(_publish().save(CALLER / file, image, [known.find(name) for name in release], signer=signer)))
+
+
+@task(
+    positional=["file"],
+    help={
+        "file": "of invoke save",
+        "key": "the public key of who signed it, a file or a URL",
+        "unsigned": "do not ask for a signature",
+    },
+)
+def load(_: Context, file: str, key: str = "", unsigned: bool = False) -> None:
+    """
+    Read images from a file of `invoke save` into the engine, which gets nothing of one that is damaged.
+
+    Example: invoke load slurm-24.11.tar --key cosign.pub
+    """
+    verifier = _verifier(key, "", "", unsigned)
+    engines.ensure()
+    print("\n".join(_publish().load(CALLER / file, verifier)))
+
+
 # --- clean -----------------------------------------------------------------------------------------------
 
 
@@ -978,6 +1147,10 @@ ns = Collection(
         doctor,
         keys,
         bench,
+        push,
+        verify,
+        save,
+        load,
         clean,
     )
 )

@@ -76,7 +76,7 @@ variable "APP_SESSIONS_LICENSES" { default = "${SLURM_LICENSES} AND BSD-3-Clause
 variable "VIZ_LICENSES" { default = "${BASE_LICENSES} AND GPL-2.0-or-later AND MPL-2.0 AND MIT AND PSF-2.0 AND BSD-3-Clause" }
 
 group "default" { targets = ["slurm-client", "slurm-single-node", "slurm-jupyter", "viz-app"] }
-group "all" { targets = ["base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub", "observability", "postgresql", "prometheus", "viz-app", "viz-app-xfce", "slurm-viz", "app-sessions"] }
+group "all" { targets = ["base", "slurm-source", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub", "observability", "postgresql", "prometheus", "viz-app", "viz-app-xfce", "slurm-viz", "app-sessions"] }
 
 target "_slurm" {
   context = "slurm"
@@ -96,6 +96,14 @@ target "base" {
   target   = "base"
   tags     = ["${REPOSITORY}/base:${SUITE}"]
   labels = labels("base", "Debian with what Slurm needs at run time, without Slurm", BASE_LICENSES)
+}
+
+# No program is in it: the source that was compiled, for those who pass the images on.
+target "slurm-source" {
+  inherits = ["_slurm"]
+  target   = "slurm-source"
+  tags     = tags("slurm-source")
+  labels = merge(release_labels(), labels("slurm-source", "The source of Slurm as it was compiled, with the scripts that did it", "GPL-2.0-or-later AND Apache-2.0"))
 }
 
 target "slurm-tree" {

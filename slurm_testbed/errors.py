@@ -109,6 +109,10 @@ class DeployError(SlurmTestbedError):
     """An application's image did not come to all nodes."""
 
 
+class PublishError(SlurmTestbedError):
+    """An image was not published, verified, saved or loaded."""
+
+
 class NotReadyError(SlurmTestbedError):
     """A condition did not come true before its deadline.
 

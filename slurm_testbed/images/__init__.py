@@ -1,7 +1,15 @@
 """Names, the bake graph, building and sizes of the images."""
 
 from slurm_testbed.images.bake import targets
-from slurm_testbed.images.base import BOOTSTRAP, BOOTSTRAP_AGE, BOOTSTRAP_BASE, REGISTRY_BASE, choose_base, remove_base
+from slurm_testbed.images.base import (
+    BOOTSTRAP,
+    BOOTSTRAP_AGE,
+    BOOTSTRAP_BASE,
+    REGISTRY_BASE,
+    bootstrap_base,
+    choose_base,
+    remove_base,
+)
 from slurm_testbed.images.builder import SECRET_BYTES, BuiltImage, build, why_no_source
 from slurm_testbed.images.names import REPOSITORY, SUITE, WITH_SIF, WITHOUT_RELEASE, exists, image_name
 from slurm_testbed.images.progress import Runner
@@ -25,6 +33,7 @@ __all__ = [
     "Runner",
     "Say",
     "Size",
+    "bootstrap_base",
     "build",
     "build_sif",
     "choose_base",

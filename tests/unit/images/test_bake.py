@@ -51,7 +51,7 @@ def test_bake_tags_every_image_as_image_name_says(release: str, monkeypatch: pyt
 
     tagged = {name: target["tags"] for name, target in bake_images(VERSION=release).items()}
 
-    slurm = {"base", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"}
+    slurm = {"base", "slurm-source", "slurm-tree", "slurm-client", "slurm-single-node", "slurm-dev"}
     jupyter = {"slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub"}
     others = {"observability", "postgresql", "prometheus", "slurm-viz", "app-sessions"}
     assert set(tagged) == slurm | jupyter | others | WITHOUT_SLURM
