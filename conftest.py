@@ -5,6 +5,7 @@ from __future__ import annotations
 pytest_plugins = [
     "pytester",
     "fixtures.browser",
+    "fixtures.charts",
     "fixtures.cluster",
     "fixtures.hub",
     "fixtures.exporter",

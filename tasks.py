@@ -33,12 +33,13 @@ from slurm_testbed import engine as engines
 from slurm_testbed import vm as machines
 from slurm_testbed.compose import Parts, SlurmCluster, Viz, running
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer
-from slurm_testbed.data import is_checkout
+from slurm_testbed.data import charts, is_checkout
 from slurm_testbed.deploy import deploy
 from slurm_testbed.doctor import diagnose_text, munge_keys
 from slurm_testbed.errors import SlurmTestbedError, UsageError
 from slurm_testbed.images import WITH_SIF, build_sif, exists, image_name, remove_base, sif_path
 from slurm_testbed.images import build as build_images
+from slurm_testbed.kubernetes import HELM, tools
 from slurm_testbed.on_path import write_commands
 from slurm_testbed.releases import Releases, generate
 from slurm_testbed.slurm import Slurm
@@ -1099,6 +1100,48 @@ def load(_: Context, file: str, key: str = "", unsigned: bool = False) -> None:
     print("\n".join(_publish().load(CALLER / file, verifier)))
 
 
+# --- charts -----------------------------------------------------------------------------------------------
+
+
+@task()
+def charts_lint(_: Context) -> None:
+    """
+    Check the Helm charts: lint by each Helm, and each release of Kubernetes against what they render.
+
+    helm comes from an npm package where this machine has none.
+
+    Example: invoke charts.lint
+    """
+    from fixtures import charts
+
+    wrong = charts.lint(print)
+    if wrong:
+        print("\n".join(wrong))
+        raise Exit(f"charts.lint: {len(wrong)} findings", code=1)
+
+
+@task(
+    help={
+        "chart": "slurm-cluster, slurm-jupyter or slurm-jupyterhub",
+        "helm": "a major version of Helm, e.g. 3; that of this machine, or the newest, if not given",
+    }
+)
+def charts_template(_: Context, chart: str = "slurm-cluster", helm: str = "") -> None:
+    """
+    Print the manifests that a chart makes; what follows `--` goes to helm.
+
+    Example: invoke charts.template --chart slurm-jupyter -- --set cluster=slurm-cluster
+    """
+    if helm and helm not in HELM:
+        raise UsageError(f"the charts are not for Helm {helm}", hint=f"it is one of {', '.join(HELM)}")
+    folder = charts() / chart
+    if not folder.is_dir():
+        raise UsageError(f"there is no chart {chart}", hint="it is slurm-cluster, slurm-jupyter or slurm-jupyterhub")
+    done = subprocess.run([tools(helm).helm, "template", chart, folder, *_remainder()], check=False)
+    if done.returncode:
+        raise Exit(code=done.returncode)
+
+
 # --- clean -----------------------------------------------------------------------------------------------
 
 
@@ -1125,6 +1168,9 @@ _up.add_task(up_observability, name="observability")
 _up.add_task(up_viz, name="viz")
 for _part in (up_network, up_storage, up_slurm, up_jupyterhub, up_jupyter):
     _up.add_task(_part, name=_part.name.removeprefix("up_"))
+_charts = Collection("charts")
+_charts.add_task(charts_lint, name="lint")
+_charts.add_task(charts_template, name="template")
 ns = Collection(
     *(
         engine,
@@ -1151,6 +1197,7 @@ ns = Collection(
         verify,
         save,
         load,
+        _charts,
         clean,
     )
 )

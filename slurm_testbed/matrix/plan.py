@@ -18,7 +18,7 @@ DEFAULT_SUITES = ("slurm", "rest", "auth", "accounting")
 #: What stands for every suite.
 ALL = "all"
 #: Folders whose tests are the same for every release, the matrix's own among them: `invoke test` runs them once.
-WITHOUT_RELEASE = frozenset({"unit", "matrix", "library"})
+WITHOUT_RELEASE = frozenset({"charts", "library", "matrix", "unit"})
 #: A cell mostly waits: for Slurm's whole seconds, and for its database.
 CELLS_PER_CPU = 2
 #: Bytes of memory that a cell may take: pytest, and up to three clusters that its tests hold at once.

@@ -9,6 +9,8 @@ import pytest
 from slurm_testbed import data
 
 SHARED = ("batchspawner", "jinja2", "jupyterhub", "jupyterhub-moss")
+#: What the chart slurm-jupyterhub configures.
+CHART = "jupyterhub-kubespawner"
 
 
 def pins(text: str) -> dict[str, str]:
@@ -17,7 +19,7 @@ def pins(text: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", [*SHARED, CHART])
 def test_tests_run_against_the_images_versions(name: str) -> None:
     folder = data.images() / "jupyter"
     of_images = pins((folder / "requirements.txt").read_text() + (folder / "requirements-hub.txt").read_text())
