@@ -52,6 +52,10 @@ ROOT = Path(__file__).resolve().parent
 CALLER = Path(os.environ.get("SLURM_TESTBED_CALLER_DIR") or Path.cwd())
 
 
+#: Images of the charts.
+WITH_CHARTS = ("slurm-single-node", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub")
+
+
 def task(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make a task that ends with one message, and the error's exit status, where we can explain the failure.
 
@@ -195,9 +199,17 @@ def _built_releases(client: Any) -> list[str]:
         "workers": "how many tests at once; as many as processors if not given, one in a virtual machine",
         "deep": "also the tests that take minutes",
         "engine": "`vm`: those marked vm, in a virtual machine with cgroup v2 and an NFS server",
+        "kubernetes": "with clusters on the Kubernetes of KUBECONFIG; without one, on one that is built for the tests",
     }
 )
-def test(_: Context, release: str = "", workers: str = "", engine: str = "", deep: bool = False) -> None:
+def test(
+    _: Context,
+    release: str = "",
+    workers: str = "",
+    engine: str = "",
+    deep: bool = False,
+    kubernetes: bool = False,
+) -> None:
     """
     Run the tests on real clusters: all on the first release, by default the default one, the smoke tests on the others.
 
@@ -214,8 +226,15 @@ def test(_: Context, release: str = "", workers: str = "", engine: str = "", dee
     smoke = [f"--slurm-smoke={','.join(others)}"] if others and not engine else []
     arguments = [f"--slurm-release={releases if engine else first}", *smoke, *_remainder()]
     if not engine:
-        deeper = ["-m", ""] if deep else []
-        _pytest([f"--numprocesses={workers or 'auto'}", *deeper, *arguments], client, engines.environment())
+        arguments += [f"--numprocesses={workers or 'auto'}", *(["-m", ""] if deep else [])]
+        if not kubernetes:
+            _pytest(arguments, client, engines.environment())
+            return
+        from fixtures.kubernetes import serving
+
+        ours = [image_name(target, Releases.load().find(first)) for target in WITH_CHARTS]
+        with serving([name for name in ours if exists(client, name)], print) as env:
+            _pytest(["--slurm-on=kubernetes", *arguments], client, {**engines.environment(), **env})
         return
     with machines.running() as machine:
         known = Releases.load()

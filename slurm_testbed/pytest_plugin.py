@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import cast
+from typing import TypeAlias, cast
 
 import pytest
 
@@ -16,10 +16,13 @@ from slurm_testbed.container import SlurmContainer
 from slurm_testbed.errors import SlurmTestbedError, UsageError
 from slurm_testbed.evidence import collect, gathered
 from slurm_testbed.keys import ClusterKeys
+from slurm_testbed.kubernetes import SlurmOnKubernetes
 from slurm_testbed.on_path import commands_on_path
 from slurm_testbed.releases import Release, Releases
 from slurm_testbed.share import this_python
 from slurm_testbed.slurm import Slurm
+
+Cluster: TypeAlias = SlurmContainer | SlurmCluster | SlurmOnKubernetes
 
 _CLUSTER = pytest.StashKey[Slurm]()
 _ENDED = pytest.StashKey[list[tuple[str, str]]]()
@@ -46,7 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--slurm-on",
         default="single",
         metavar="LIST",
-        help="what carries the clusters: single (one container), cluster (a host for each daemon and node) or both",
+        help="what carries the clusters: single (one container), cluster (a container for each daemon and node), "
+        "kubernetes (a pod for each, where KUBECONFIG says), or several of them",
     )
     group.addoption(
         "--slurm-on-path",
@@ -61,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "requires(ability, ...): what the Slurm release must be able to do, and the engine's host must have: "
-        "cgroup_v1, cgroup_v2, nfs",
+        "cgroup_v1, cgroup_v2, nfs, kubernetes",
     )
     try:
         config.stash[_RELEASES] = _asked_for(config)
@@ -76,7 +80,11 @@ _RELEASES = pytest.StashKey[list[Release]]()
 _SMOKE = pytest.StashKey[list[Release]]()
 _SUBSTRATES = pytest.StashKey[list[str]]()
 #: What starts a cluster, by the name of what carries it.
-SUBSTRATES: Mapping[str, type[SlurmContainer | SlurmCluster]] = {"single": SlurmContainer, "cluster": SlurmCluster}
+SUBSTRATES: Mapping[str, Callable[..., Cluster]] = {
+    "single": SlurmContainer,
+    "cluster": SlurmCluster,
+    "kubernetes": SlurmOnKubernetes,
+}
 
 
 def _asked_for(config: pytest.Config) -> list[Release]:
@@ -120,14 +128,14 @@ def slurm_release(request: pytest.FixtureRequest) -> Release:
 
 @pytest.fixture(scope="session")
 def slurm_on(request: pytest.FixtureRequest) -> str:
-    """What carries the clusters of this run of the test: `single` or `cluster`."""
+    """What carries the clusters of this run of the test: `single`, `cluster` or `kubernetes`."""
     return cast(str, getattr(request, "param", request.config.stash[_SUBSTRATES][0]))
 
 
 @pytest.fixture(scope="session")
 def slurm_start(
     slurm_release: Release, slurm_on: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., SlurmContainer | SlurmCluster]:
+) -> Callable[..., Cluster]:
     """Make a cluster of this run's release, on what carries this run's clusters.
 
     Several hosts share pytest's temporary folders unless `share` is given, so that a test may call `on_path(tmp_path)`:
@@ -138,8 +146,8 @@ def slurm_start(
             with slurm_start(nodes=2, memory=4000) as slurm:
                 assert slurm.srun("hostname", nodes=2)
     """
-    share = [] if slurm_on == "single" else [tmp_path_factory.getbasetemp()]
-    return functools.partial(SUBSTRATES[slurm_on], slurm_release.version, share=share)
+    share = {"share": [tmp_path_factory.getbasetemp()]} if slurm_on == "cluster" else {}
+    return functools.partial(SUBSTRATES[slurm_on], slurm_release.version, **share)
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +158,7 @@ def slurm_keys() -> ClusterKeys:
 
 @pytest.fixture(scope="session")
 def slurm_cluster(
-    slurm_start: Callable[..., SlurmContainer | SlurmCluster],
+    slurm_start: Callable[..., Cluster],
     slurm_keys: ClusterKeys,
     pytestconfig: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
@@ -202,6 +210,10 @@ def _why_not(ability: str, release: Release) -> str:
     """Why a test that requires this cannot be run here; empty where it can."""
     if ability == "nfs":
         return "" if os.environ.get(NFS_VARIABLE) else f"{NFS_VARIABLE} names no NFS export, as server:/path"
+    if ability == "kubernetes":
+        return (
+            "" if os.environ.get("KUBECONFIG") else "KUBECONFIG names no Kubernetes (invoke test --kubernetes has one)"
+        )
     if not release.has(ability):
         return f"Slurm {release.version} has no {ability}"
     if ability.startswith("cgroup_v"):

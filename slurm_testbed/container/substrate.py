@@ -32,7 +32,7 @@ _SERVICES = "/run/slurm-testbed/services"
 _READY = "/run/slurm-testbed/ready"
 _COMMON = "/usr/lib/slurm-testbed/common.sh"
 #: Seconds in which an ordinary machine stops or starts a daemon; JupyterHub takes longest.
-_SERVICE_SECONDS = 60
+SERVICE_SECONDS = 60
 #: Seconds in which an ordinary machine's engine says something.
 _REQUEST_SECONDS = 120
 #: Seconds that a command may be silent on an ordinary machine: a job that srun waits for, for example.
@@ -95,6 +95,55 @@ def _exec(
         speed=speed,
     )
     return int(state["ExitCode"]), bytes(streams[1]), bytes(streams[2])
+
+
+def service_script(daemon: str, action: Literal["stop", "start", "kill"], seconds: int) -> str:
+    """What bash runs on a host to stop, start or kill a daemon by its supervisor, s6; all slurmd there are one daemon.
+
+    Args:
+        daemon: its name.
+        action: what is done with it.
+        seconds: that it may take; SLURM_TESTBED_DEADLINE has to have them too.
+
+    Example:
+        >>> "s6-svc -T 60000 -wD -d" in service_script("slurmctld", "stop", 60)
+        True
+    """
+    act = {
+        "stop": f"s6-svc -T {seconds}000 -wD -d $one",
+        "start": f"s6-svc -T {seconds}000 -wu -u $one",
+        # Not by -wr: on a busy machine it misses a process that is quick to come back, and waits in vain.
+        "kill": "old=$(s6-svstat -o pid $one); s6-svc -k $one && await \"$one\" 'see its log.' again $one $old",
+    }[action]
+    script = f". {_COMMON}; {_AGAIN}; cd {_SERVICES} && for one in {daemon}*; do {act} || exit; done"
+    if action != "stop" and daemon in _LISTENS:
+        # s6 knows that the process is there; the daemon takes requests once it listens.
+        script += f"; await {daemon} 'see its log.' {_LISTENS[daemon]}"
+    return script
+
+
+def log_files(daemon: str) -> str:
+    """The log of a daemon on its host, as a shell's pattern: each slurmd has one of its own, by the name of its node.
+
+    Example:
+        >>> log_files("slurmctld"), log_files("slurmd")
+        ('/var/log/slurm/slurmctld.log', '/var/log/slurm/slurmd-*.log')
+    """
+    if daemon == "munged":
+        return "/var/log/munge/munged.log"
+    return f"/var/log/slurm/{'slurmd-*' if daemon == 'slurmd' else daemon}.log"
+
+
+def cgroup_of(conf: str) -> str:
+    """The cgroup version that a host's cgroup.conf enforces.
+
+    Example:
+        >>> cgroup_of("CgroupPlugin=cgroup/v2\\nConstrainRAMSpace=yes"), cgroup_of("")
+        ('v2', 'none')
+    """
+    if "ConstrainRAMSpace=yes" not in conf:
+        return "none"
+    return "v2" if "cgroup/v2" in conf else "v1"
 
 
 class ContainerSubstrate:
@@ -174,10 +223,7 @@ class ContainerSubstrate:
         """A daemon's log file, or the container's own log."""
         if daemon is None:
             return self.container.logs().decode(errors="replace")
-        # Each slurmd has a log of its own, by the name of its node.
-        files = "/var/log/munge/munged.log" if daemon == "munged" else f"/var/log/slurm/{daemon}.log"
-        files = "/var/log/slurm/slurmd-*.log" if daemon == "slurmd" else files
-        return self.exec(host, ["sh", "-c", f"cat {files}"]).stdout
+        return self.exec(host, ["sh", "-c", f"cat {log_files(daemon)}"]).stdout
 
     def attach(self, host: str) -> Attach:  # noqa: ARG002  # there is only one
         """Through the docker command, which speaks to the same engine."""
@@ -199,17 +245,8 @@ class ContainerSubstrate:
 
     def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
         """Stop, start or kill a daemon by its supervisor, s6; all slurmd of the container are one daemon here."""
-        seconds = math.ceil(_SERVICE_SECONDS * self.place.speed)
-        act = {
-            "stop": f"s6-svc -T {seconds}000 -wD -d $one",
-            "start": f"s6-svc -T {seconds}000 -wu -u $one",
-            # Not by -wr: on a busy machine it misses a process that is quick to come back, and waits in vain.
-            "kill": "old=$(s6-svstat -o pid $one); s6-svc -k $one && await \"$one\" 'see its log.' again $one $old",
-        }[action]
-        script = f". {_COMMON}; {_AGAIN}; cd {_SERVICES} && for one in {daemon}*; do {act} || exit; done"
-        if action != "stop" and daemon in _LISTENS:
-            # s6 knows that the process is there; the daemon takes requests once it listens.
-            script += f"; await {daemon} 'see its log.' {_LISTENS[daemon]}"
+        seconds = math.ceil(SERVICE_SECONDS * self.place.speed)
+        script = service_script(daemon, action, seconds)
         done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": str(seconds)})
         if done.returncode:
             raise SlurmTestbedError(
@@ -250,8 +287,7 @@ class ContainerSubstrate:
         cgroup = self._cgroup
         if cgroup is None:
             done = self.exec(self.name, ["sh", "-c", f"cat /etc/slurm/cgroup.conf; test -e {_READY}"])
-            enforced = "v2" if "cgroup/v2" in done.stdout else "v1"
-            cgroup = enforced if "ConstrainRAMSpace=yes" in done.stdout else "none"
+            cgroup = cgroup_of(done.stdout)
             if done.returncode == 0:  # before, the file may not have been written yet
                 self._cgroup = cgroup
         capabilities = self.container.attrs["HostConfig"]["CapAdd"] or []

@@ -3,7 +3,7 @@
 from slurm_testbed.engine.connection import CLI_DEFAULT, PROBE_SECONDS, REQUEST_SECONDS, connect, environment
 from slurm_testbed.engine.daemon import ADDRESS_POOLS, INSTALL_SECONDS, START_SECONDS, STOP_SECONDS, ensure, stop
 from slurm_testbed.engine.examination import Finding, examine
-from slurm_testbed.engine.labels import LABEL, LABEL_CLUSTER, LABEL_INTERFACE, LABEL_OWNER, UP_OWNER, owner
+from slurm_testbed.engine.labels import LABEL, LABEL_CLUSTER, LABEL_INTERFACE, LABEL_OWNER, UP_OWNER, is_dead, owner
 from slurm_testbed.engine.leftovers import cluster_folder, make_folder, remove_images, sweep
 from slurm_testbed.engine.machine import THIS, Machine
 from slurm_testbed.engine.registry import REGISTRY_SECONDS, registry_answers
@@ -30,6 +30,7 @@ __all__ = [
     "ensure",
     "environment",
     "examine",
+    "is_dead",
     "make_folder",
     "owner",
     "registry_answers",

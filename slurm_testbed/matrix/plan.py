@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def plan(root: Path, *, releases: str = "", suites: str = "", substrates: str = 
         root: the repository whose tests/ has the suites.
         releases: versions or minor releases; empty for all of releases.yaml.
         suites: folders of tests/, `all` for each; empty for those of DEFAULT_SUITES that are there.
-        substrates: empty for all that the pytest plugin knows.
+        substrates: empty for all that the pytest plugin knows; `kubernetes` where KUBECONFIG says where one is.
 
     Raises:
         UsageError: there is no such release, suite or substrate; the message names those that there are.
@@ -106,8 +107,12 @@ def plan(root: Path, *, releases: str = "", suites: str = "", substrates: str = 
     return Plan(
         tuple(_chosen(releases, known.find) or known.all),
         tuple(here if _names(suites) == [ALL] else _chosen(suites, _one_of(here, "suite", or_else=ALL)) or default),
-        tuple(_chosen(substrates, _one_of(tuple(SUBSTRATES), "substrate")) or SUBSTRATES),
+        tuple(_chosen(substrates, _one_of(tuple(SUBSTRATES), "substrate")) or _substrates_here()),
     )
+
+
+def _substrates_here() -> list[str]:
+    return [name for name in SUBSTRATES if name != "kubernetes" or os.environ.get("KUBECONFIG")]
 
 
 def _names(text: str) -> list[str]:

@@ -11,6 +11,8 @@ from fixtures.hub import refused, spawn
 from fixtures.spawners import log_in, servers
 from slurm_testbed import SlurmCluster
 
+#: The hub starts anew for each configuration.
+pytestmark = pytest.mark.deep
 PROFILES = pytest.mark.hub_config("examples/profiles.py")
 TEMPLATES = pytest.mark.hub_config("examples/templates.py", "quick.py")
 

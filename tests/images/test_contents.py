@@ -19,7 +19,7 @@ BUDGETS = {
     "slurm-client": 120,
     "slurm-single-node": 190,
     "slurm-jupyter": 460,
-    "jupyterhub": 610,
+    "jupyterhub": 660,
     "observability": 265,
     "slurm-viz": 215,
     "app-sessions": 280,

@@ -60,6 +60,7 @@ def left_in(files: Iterable[LayerFile]) -> Iterator[str]:
     return (f"{file}: left behind" for file in files if file.size and LEFT_BEHIND.fullmatch(file.path))
 
 
+@pytest.mark.deep
 def test_no_layer_holds_a_secret_a_password_or_package_lists(saved_files: list[LayerFile]) -> None:
     assert any(file.path == "etc/shadow" for file in saved_files), "no layer has /etc/shadow: nothing was read"
 

@@ -104,6 +104,18 @@ def test_key_may_also_be_mounted_elsewhere(client_image: Image, key_file: Path, 
     check_key_in_use(client_image, key_file, f"{place}:ro")
 
 
+def test_key_of_a_secret_of_kubernetes_is_taken(client_image: Image, tmp_path: Path) -> None:
+    """There a mounted key is a link to a link's folder, so that all files of a Secret change at once."""
+    secret = tmp_path / "secret"
+    (secret / "..1").mkdir(parents=True)
+    (secret / "..data").symlink_to("..1")
+    (secret / "munge.key").symlink_to("..data/munge.key")
+    key = secret / "..1" / "munge.key"
+    key.write_bytes(os.urandom(128))
+
+    check_key_in_use(client_image, key, "/elsewhere", [f"--volume={secret}:/run/secrets:ro"])
+
+
 def test_start_shows_the_keys_fingerprint_and_not_the_key(client_image: Image, key_file: Path) -> None:
     options = [f"--volume={key_file}:/tmp/munge/munge.key:ro", "--env=SLURM_TESTBED_VERBOSE=1"]
     key_file.write_text("0123456789abcdef" * 8)

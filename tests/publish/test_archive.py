@@ -189,6 +189,7 @@ save(Path({str(file)!r}), ["slurm-client"], [Releases.load().find({slurm_release
     assert [path.name for path in tmp_path.iterdir()] == ["slurm.tar"], "something half made was left"
 
 
+@pytest.mark.deep
 def test_tasks_save_and_load(
     names: list[str], slurm_release: Release, signing: Signing, keys: Path, invoke: Invoke, tmp_path: Path
 ) -> None:

@@ -181,6 +181,7 @@ def test_rebuilt_image_moves_the_tags_that_move(registry: RegistryUnderTest, pus
         assert new.tags[0].endswith("-20261122")
 
 
+@pytest.mark.deep
 def test_image_of_another_platform_joins_the_one_that_is_there(
     registry: RegistryUnderTest, pushing: Pushing, signing: Signing
 ) -> None:
@@ -277,6 +278,7 @@ def test_connection_that_breaks_half_way_is_begun_again(
             verify(f"{one.reference}:{one.tags[0]}", None, say=quiet)
 
 
+@pytest.mark.deep
 def test_connection_that_always_breaks_leaves_no_tag(
     registry: RegistryUnderTest, pushing: Pushing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -366,6 +368,7 @@ def test_certificate_of_a_stranger_is_not_trusted(
     assert "SSL_CERT_FILE" in error.value.hint
 
 
+@pytest.mark.deep
 def test_full_disk_leaves_the_tags_where_they_were(
     client: docker.DockerClient, small: str, pushing: Pushing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

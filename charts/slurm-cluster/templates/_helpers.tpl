@@ -111,6 +111,9 @@ securityContext:
 - {name: SLURM_TESTBED_DEADLINE, value: {{ .Values.startDeadline | quote }}}
 # Each host tells its address on the shared tree, and keeps those of all in /etc/hosts.
 - {name: SLURM_TESTBED_SERVICES, value: hosts}
+{{- range $name, $value := .Values.env }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
 {{- end -}}
 
 {{- define "slurm-cluster.mounts" -}}
