@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from slurm_testbed.container import SlurmContainer
     from slurm_testbed.errors import SlurmTestbedError
     from slurm_testbed.keys import ClusterKeys
+    from slurm_testbed.kubernetes import SlurmOnKubernetes
     from slurm_testbed.share import this_python
     from slurm_testbed.slurm import Job, JobRecord, Slurm
 
@@ -20,6 +21,7 @@ __all__ = [
     "Slurm",
     "SlurmCluster",
     "SlurmContainer",
+    "SlurmOnKubernetes",
     "SlurmTestbedError",
     "this_python",
 ]
@@ -33,6 +35,7 @@ _MODULES = {
     "Slurm": "slurm",
     "SlurmCluster": "compose",
     "SlurmContainer": "container",
+    "SlurmOnKubernetes": "kubernetes",
     "SlurmTestbedError": "errors",
     "this_python": "share",
 }

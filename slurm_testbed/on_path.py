@@ -91,6 +91,7 @@ def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]
     Raises:
         UsageError: the folder is missing, or it has to be shared: too large to be copied, or for several hosts.
     """
+    slurm.substrate.attach(slurm.controller)  # refuses where the commands cannot come from
     roots = [folder.resolve() for folder in (workdir, *more)]
     root = roots[0]
     for folder in roots:

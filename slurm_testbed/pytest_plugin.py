@@ -159,12 +159,14 @@ def slurm_keys() -> ClusterKeys:
 @pytest.fixture(scope="session")
 def slurm_cluster(
     slurm_start: Callable[..., Cluster],
+    slurm_on: str,
     slurm_keys: ClusterKeys,
     pytestconfig: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Slurm]:
     """One cluster per release, substrate and worker, for the whole session."""
-    engine.sweep(engine.ensure())
+    if slurm_on != "kubernetes":
+        engine.sweep(engine.ensure())
     # A suite's tests run in its own folder and in pytest's temporary ones; programs that it tests may submit jobs
     # in its own Python.
     on_path = pytestconfig.getoption("slurm_on_path")
@@ -191,18 +193,20 @@ def slurm(request: pytest.FixtureRequest, slurm_cluster: Slurm, slurm_release: R
 
 
 @pytest.fixture(autouse=True)
-def _slurm_requirements(request: pytest.FixtureRequest) -> None:
-    """Skip a test that the release cannot pass, and say what it lacks; with `--slurm-on-path` bring the cluster."""
+def _slurm_on_path(request: pytest.FixtureRequest) -> None:
+    """With `--slurm-on-path` bring the cluster."""
     if request.config.getoption("slurm_on_path"):
         request.getfixturevalue("slurm_cluster")
-    marks = list(request.node.iter_markers("requires"))
-    if not marks:
-        return
-    release = request.getfixturevalue("slurm_release")
-    for ability in (ability for mark in marks for ability in mark.args):
-        why = _why_not(ability, release)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that the release cannot pass, and say what it lacks, before anything is started for it."""
+    for ability in (ability for mark in item.iter_markers("requires") for ability in mark.args):
+        release = cast(pytest.Function, item).callspec.params["slurm_release"]
+        why = _why_not(ability, cast(Release, release))
         if why:
-            request.node.user_properties.append(("slurm_lacks", ability))
+            item.user_properties.append(("slurm_lacks", ability))
             pytest.skip(f"not checkable here because {why}")
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import secrets
 import shutil
 import struct
 import subprocess
-import tarfile
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
 import docker
@@ -21,37 +17,18 @@ import requests
 from docker.models.containers import Container
 
 from slurm_testbed import engine, vm
-from slurm_testbed.errors import EngineError, SlurmTestbedError, UsageError
+from slurm_testbed.errors import EngineError, UsageError
+from slurm_testbed.hosts import archive, cgroup_of, control, log_of
 from slurm_testbed.readiness import wait_until
-from slurm_testbed.slurm import REST_PORT
 from slurm_testbed.substrate import Attach, Facts, Host
 
 #: Head of a frame: 1 for output or 2 for error output, three zeros, the length; Docker Engine API, ContainerAttach.
 _FRAME = struct.Struct(">BxxxL")
-_SERVICES = "/run/slurm-testbed/services"
 _READY = "/run/slurm-testbed/ready"
-_COMMON = "/usr/lib/slurm-testbed/common.sh"
-#: Seconds in which an ordinary machine stops or starts a daemon; JupyterHub takes longest.
-SERVICE_SECONDS = 60
 #: Seconds in which an ordinary machine's engine says something.
 _REQUEST_SECONDS = 120
 #: Seconds that a command may be silent on an ordinary machine: a job that srun waits for, for example.
 _SILENT_SECONDS = 600
-#: How a daemon that was started shows that it takes requests.
-_LISTENS = {
-    "munged": "test -S /run/munge/munge.socket.2",
-    "slurmctld": "listening 6817",
-    "slurmdbd": "listening 6819",
-    "slurmrestd": f"listening {REST_PORT}",
-    "jupyterhub": "listening 8081",
-    "configurable-http-proxy": "listening 8000",
-    "jupyter-lab": "listening 8888",
-    "postgres": "test -S /run/postgresql/.s.PGSQL.5432",
-    "slurm-observability": "listening 8080",
-    "prometheus": "listening 9090",
-}
-#: Whether a service has a process, and another one than before.
-_AGAIN = 'again() { local now; now=$(s6-svstat -o pid "$1"); [ "$now" != -1 ] && [ "$now" != "$2" ]; }'
 #: Everybody may remove a file there whose random name they know; nobody may list it.
 _STDIN = "/run/slurm-testbed/stdin"
 
@@ -95,55 +72,6 @@ def _exec(
         speed=speed,
     )
     return int(state["ExitCode"]), bytes(streams[1]), bytes(streams[2])
-
-
-def service_script(daemon: str, action: Literal["stop", "start", "kill"], seconds: int) -> str:
-    """What bash runs on a host to stop, start or kill a daemon by its supervisor, s6; all slurmd there are one daemon.
-
-    Args:
-        daemon: its name.
-        action: what is done with it.
-        seconds: that it may take; SLURM_TESTBED_DEADLINE has to have them too.
-
-    Example:
-        >>> "s6-svc -T 60000 -wD -d" in service_script("slurmctld", "stop", 60)
-        True
-    """
-    act = {
-        "stop": f"s6-svc -T {seconds}000 -wD -d $one",
-        "start": f"s6-svc -T {seconds}000 -wu -u $one",
-        # Not by -wr: on a busy machine it misses a process that is quick to come back, and waits in vain.
-        "kill": "old=$(s6-svstat -o pid $one); s6-svc -k $one && await \"$one\" 'see its log.' again $one $old",
-    }[action]
-    script = f". {_COMMON}; {_AGAIN}; cd {_SERVICES} && for one in {daemon}*; do {act} || exit; done"
-    if action != "stop" and daemon in _LISTENS:
-        # s6 knows that the process is there; the daemon takes requests once it listens.
-        script += f"; await {daemon} 'see its log.' {_LISTENS[daemon]}"
-    return script
-
-
-def log_files(daemon: str) -> str:
-    """The log of a daemon on its host, as a shell's pattern: each slurmd has one of its own, by the name of its node.
-
-    Example:
-        >>> log_files("slurmctld"), log_files("slurmd")
-        ('/var/log/slurm/slurmctld.log', '/var/log/slurm/slurmd-*.log')
-    """
-    if daemon == "munged":
-        return "/var/log/munge/munged.log"
-    return f"/var/log/slurm/{'slurmd-*' if daemon == 'slurmd' else daemon}.log"
-
-
-def cgroup_of(conf: str) -> str:
-    """The cgroup version that a host's cgroup.conf enforces.
-
-    Example:
-        >>> cgroup_of("CgroupPlugin=cgroup/v2\\nConstrainRAMSpace=yes"), cgroup_of("")
-        ('v2', 'none')
-    """
-    if "ConstrainRAMSpace=yes" not in conf:
-        return "none"
-    return "v2" if "cgroup/v2" in conf else "v1"
 
 
 class ContainerSubstrate:
@@ -208,13 +136,7 @@ class ContainerSubstrate:
 
     def put(self, host: str, files: Mapping[str, bytes], *, mode: int = 0o644, owner: str = "root") -> None:
         """Write files into the container; a change of owner comes last, so that nobody reads a key in between."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for path, data in files.items():
-                member = tarfile.TarInfo(str(PurePosixPath(path).relative_to("/")))
-                member.size, member.mode, member.mtime = len(data), mode, int(time.time())
-                archive.addfile(member, io.BytesIO(data))
-        if not self.container.put_archive("/", buffer.getvalue()):
+        if not self.container.put_archive("/", archive(files, mode)):
             raise EngineError(f"the engine did not copy {', '.join(files)} into {self.name}")
         if owner != "root":
             self.exec(host, ["chown", owner, *files])
@@ -223,7 +145,7 @@ class ContainerSubstrate:
         """A daemon's log file, or the container's own log."""
         if daemon is None:
             return self.container.logs().decode(errors="replace")
-        return self.exec(host, ["sh", "-c", f"cat {log_files(daemon)}"]).stdout
+        return log_of(self, host, daemon)
 
     def attach(self, host: str) -> Attach:  # noqa: ARG002  # there is only one
         """Through the docker command, which speaks to the same engine."""
@@ -245,14 +167,7 @@ class ContainerSubstrate:
 
     def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
         """Stop, start or kill a daemon by its supervisor, s6; all slurmd of the container are one daemon here."""
-        seconds = math.ceil(SERVICE_SECONDS * self.place.speed)
-        script = service_script(daemon, action, seconds)
-        done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": str(seconds)})
-        if done.returncode:
-            raise SlurmTestbedError(
-                f"{daemon} on {host} did not {action} within {seconds} s: {done.stderr.strip()}",
-                hint=f"its log ends: {self.logs(host, daemon)[-500:]}",
-            )
+        control(self, host, daemon, action, speed=self.place.speed)
 
     def network(self, host: str, action: Literal["cut", "restore"]) -> None:
         """Disconnect the container from its networks, or connect it again under its name."""

@@ -293,4 +293,9 @@ def sweep(kubectl: Kubectl) -> list[str]:
     ]
     for name in due:
         kubectl("delete", "namespace", name, "--wait=false")
+    if due:
+        # Those of storage.hostPath, which belong to no namespace.
+        for volume in kubectl.get("persistentvolumes")["items"]:
+            if volume["spec"].get("claimRef", {}).get("namespace") in due:
+                kubectl("delete", "persistentvolume", volume["metadata"]["name"], "--ignore-not-found", "--wait=false")
     return due

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
-import tarfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from slurm_testbed.container.substrate import SERVICE_SECONDS, cgroup_of, log_files, service_script
-from slurm_testbed.errors import EngineError, SlurmTestbedError, UsageError
+from slurm_testbed.errors import EngineError, UsageError
+from slurm_testbed.hosts import archive, cgroup_of, control, log_of
 from slurm_testbed.kubernetes.forward import Forwards
 from slurm_testbed.kubernetes.kubectl import Kubectl
 from slurm_testbed.substrate import Attach, Facts, Host
@@ -124,13 +120,7 @@ class KubernetesSubstrate:
 
     def put(self, host: str, files: Mapping[str, bytes], *, mode: int = 0o644, owner: str = "root") -> None:
         """Write files in a pod; a change of owner comes last, so that nobody reads a key in between."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for path, data in files.items():
-                member = tarfile.TarInfo(str(PurePosixPath(path).relative_to("/")))
-                member.size, member.mode, member.mtime = len(data), mode, int(time.time())
-                archive.addfile(member, io.BytesIO(data))
-        done = self.exec(host, ["tar", "-C", "/", "-xpf", "-"], stdin=buffer.getvalue())
+        done = self.exec(host, ["tar", "-C", "/", "-xpf", "-"], stdin=archive(files, mode))
         if done.returncode:
             raise EngineError(f"{', '.join(files)} did not come to {host}: {done.stderr.strip()}")
         if owner != "root":
@@ -141,7 +131,7 @@ class KubernetesSubstrate:
         if daemon is None:
             pod = self._of(host)
             return self._kubectl("logs", pod.name, f"--container={pod.container}")
-        return self.exec(host, ["sh", "-c", f"cat {log_files(daemon)}"]).stdout
+        return log_of(self, host, daemon)
 
     def attach(self, host: str) -> Attach:
         """Not by the caller's own programs: folders of this machine are not in pods."""
@@ -156,13 +146,7 @@ class KubernetesSubstrate:
 
     def service(self, host: str, daemon: str, action: Literal["stop", "start", "kill"]) -> None:
         """Stop, start or kill a daemon by its pod's supervisor."""
-        script = service_script(daemon, action, SERVICE_SECONDS)
-        done = self.exec(host, ["bash", "-c", script], env={"SLURM_TESTBED_DEADLINE": str(SERVICE_SECONDS)})
-        if done.returncode:
-            raise SlurmTestbedError(
-                f"{daemon} on {host} did not {action} within {SERVICE_SECONDS} s: {done.stderr.strip()}",
-                hint=f"its log ends: {self.logs(host, daemon)[-500:]}",
-            )
+        control(self, host, daemon, action)
 
     def network(self, host: str, action: Literal["cut", "restore"]) -> None:
         """Not here: whether a NetworkPolicy holds is up to the network of the Kubernetes."""

@@ -99,9 +99,29 @@ def test_database_is_reached_by_its_socket_alone(cluster_chart: Chart) -> None:
 
 
 def test_all_hosts_share_home_and_tree(cluster_chart: Chart) -> None:
+    own = {"database": {"/var/lib/mysql": "mysql"}, "slurmctld": {"/var/spool/slurmctld": "slurmctld"}}
     for name, container in containers(cluster_chart).items():
         shared = {each["mountPath"]: each["subPath"] for each in container["volumeMounts"] if each["name"] == "shared"}
-        assert shared == ({} if name == "database" else {"/shared": "shared", "/home": "home"}), name
+        tree = {} if name == "database" else {"/shared": "shared", "/home": "home"}
+        assert shared == tree | own.get(name, {}), name
+
+
+@pytest.mark.parametrize(("chart", "given"), [("slurm-cluster", []), ("slurm-jupyterhub", ["--set=cluster=hpc"])])
+def test_no_pod_has_one_claim_as_two_volumes(chart: str, given: list[str]) -> None:
+    """Such a pod waits for good, seen on Kubernetes 1.20."""
+    for name, pod in pods(Chart(chart, tools(HELM[-1]).helm).template(*given)).items():
+        volumes = [each["persistentVolumeClaim"] for each in pod["volumes"] if "persistentVolumeClaim" in each]
+        claims = [each["claimName"] for each in volumes]
+        assert len(claims) == len(set(claims)), name
+
+
+@pytest.mark.parametrize(("part", "pod"), [("controller", "slurmctld"), ("database", "slurmdbd")])
+def test_state_has_a_claim_of_its_own_where_one_is_given(cluster_chart: Chart, part: str, pod: str) -> None:
+    made = pods(cluster_chart.template(f"--set={part}.existingClaim=fast"))[f"{PREFIX}{pod}"]
+
+    (volume,) = [each for each in made["volumes"] if each.get("persistentVolumeClaim") == {"claimName": "fast"}]
+    mounts = [each["name"] for container in made["containers"] for each in container["volumeMounts"]]
+    assert volume["name"] in mounts
 
 
 def test_folder_of_the_machine_is_a_volume_of_this_claim_alone(cluster_chart: Chart) -> None:

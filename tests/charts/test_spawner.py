@@ -90,6 +90,17 @@ def test_kubernetes_takes_the_pod(spawn: Any, case: str) -> None:
     assert pod["spec"]["enableServiceLinks"] is False
 
 
+def test_policies_are_for_the_pods_that_kubespawner_makes(spawn: Any, hub_chart: Chart) -> None:
+    policies = [each for each in hub_chart.template("--set=cluster=hpc") if each["kind"] == "NetworkPolicy"]
+    labels = spawn("--set=cluster=hpc")["metadata"]["labels"].items()
+
+    (own,) = [each["spec"] for each in policies if each["metadata"]["name"].endswith("-singleuser")]
+    assert own["podSelector"]["matchLabels"].items() <= labels
+    (hub,) = [each["spec"] for each in policies if not each["metadata"]["name"].endswith("-singleuser")]
+    (peers,) = [rule["from"] for rule in hub["ingress"] if rule["ports"][0]["port"] == "hub"]
+    assert peers[0]["podSelector"]["matchLabels"].items() <= labels
+
+
 def test_pod_in_a_cluster_knows_its_hosts_as_they_are_now(spawn: Any, tmp_path: Path) -> None:
     (tmp_path / "hosts").mkdir()
     for name, line in HOSTS.items():
@@ -146,13 +157,16 @@ def test_hub_is_reached_by_the_address_of_its_service(hub_chart: Chart) -> None:
 
 
 def test_hub_whose_service_was_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (data.charts() / "slurm-jupyterhub/files/05-address.py").read_text()
+    text = (data.charts() / "slurm-jupyterhub/files/15-address.py").read_text()
+    config = Config()
 
     monkeypatch.setenv("JUPYTERHUB_IP", "10.96.0.9")
-    exec(compile(text, "05-address.py", "exec"), {})  # noqa: S102  # as traitlets does
+    exec(compile(text, "15-address.py", "exec"), {"get_config": lambda: config})  # noqa: S102  # as traitlets does
+    assert config.Spawner.hub_connect_url == "http://10.96.0.9:8081"
+    assert config.JupyterHub.hub_connect_url == "http://127.0.0.1:8081"
     monkeypatch.setenv("JUPYTERHUB_IP", "$(T_SERVICE_HOST)")
     with pytest.raises(SystemExit, match="Kubernetes did not set T_SERVICE_HOST"):
-        exec(compile(text, "05-address.py", "exec"), {})  # noqa: S102  # as traitlets does
+        exec(compile(text, "15-address.py", "exec"), {"get_config": lambda: config})  # noqa: S102  # as traitlets does
 
 
 def test_hub_of_jobs_makes_no_pods(hub_chart: Chart) -> None:
@@ -160,7 +174,7 @@ def test_hub_of_jobs_makes_no_pods(hub_chart: Chart) -> None:
 
     assert not {each["kind"] for each in manifests} & {"Role", "RoleBinding", "ServiceAccount"}
     fragments = find(manifests, "ConfigMap", "-hub")["data"]
-    assert list(fragments) == ["05-address.py"], "the image's own fragment has BatchSpawner"
+    assert list(fragments) == ["15-address.py"], "the image's own fragment has BatchSpawner"
 
 
 def test_fragment_of_a_site_replaces_the_charts(hub_chart: Chart) -> None:

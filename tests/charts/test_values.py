@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "cpu.limit": 3,
     "cpus": 4,
     "debug": "debug",
+    "env": {"SLURM_TZ": "Europe/Berlin"},
     "extraEnv": {"TEAM": "hpc"},
     "from": [{"podSelector": {"matchLabels": {"team": "hpc"}}}],
     "gres": "gpu:2",

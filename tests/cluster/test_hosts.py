@@ -46,8 +46,28 @@ def test_host_that_is_made_anew_is_found_by_all(hosts: SlurmCluster) -> None:
     assert "localhost" in hosts.read("/etc/hosts", host="n1"), "what the engine wrote there is lost"
 
 
+def test_jobs_of_a_node_whose_container_is_killed_are_over_when_it_is_back(hosts: SlurmCluster) -> None:
+    again = hosts.sbatch(wrap="sleep 600", requeue=True, nodelist="n1")
+    never = hosts.sbatch(wrap="sleep 600", no_requeue=True, nodelist="n1")
+    other = hosts.sbatch(wrap="until [ -e ~/go-on ]; do sleep 0.2; done", nodelist="n2")
+    for job in (again, never, other):
+        job.wait(until={"RUNNING"})
+    assert isinstance(hosts.substrate, ComposeSubstrate)
+
+    hosts.substrate.container("n1").kill()
+    hosts.substrate.container("n1").start()
+
+    assert never.wait().state == "NODE_FAIL"
+    hosts.wait_until(lambda: again.state == "PENDING", "the job to wait again", state=lambda: again.state)
+    again.cancel()
+    assert hosts.srun("printenv", "SLURMD_NODENAME", nodelist="n1") == "n1\n"
+    assert other.state == "RUNNING"
+    hosts.run(["touch", "/home/alice/go-on"], host="client", user="alice")
+    assert other.wait().state == "COMPLETED"
+
+
 def test_changed_configuration_comes_to_the_nodes_and_ends_no_job(hosts: SlurmCluster) -> None:
-    job = hosts.sbatch(wrap="until [ -e ~/go-on ]; do sleep 0.2; done", nodelist="n1")
+    job = hosts.sbatch(wrap="until [ -e ~/changed ]; do sleep 0.2; done", nodelist="n1")
     job.wait(until={"RUNNING"})
     assert isinstance(hosts.substrate, ComposeSubstrate)
 
@@ -62,5 +82,5 @@ def test_changed_configuration_comes_to_the_nodes_and_ends_no_job(hosts: SlurmCl
     later = hosts.sbatch(wrap="true", nodelist="n2")
     assert later.wait().state == "COMPLETED"
     assert hosts.read(f"/shared/prolog-of-{later.id}", host="client") == "n2\n"
-    hosts.run(["touch", "/home/alice/go-on"], host="client", user="alice")
+    hosts.run(["touch", "/home/alice/changed"], host="client", user="alice")
     assert job.wait().state == "COMPLETED"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from slurm_testbed import ClusterKeys
+from slurm_testbed import ClusterKeys, SlurmOnKubernetes
 from slurm_testbed.errors import EngineError, NotReadyError, UsageError
-from slurm_testbed.kubernetes import KubernetesSubstrate, SlurmOnKubernetes
+from slurm_testbed.kubernetes import KubernetesSubstrate
 from slurm_testbed.kubernetes.kubectl import Kubectl
 from slurm_testbed.releases import Release
 
@@ -116,9 +116,8 @@ def test_node_whose_pod_is_killed_comes_back_under_its_name(cluster: SlurmOnKube
     cluster.wait_rolled_out()
 
     assert pod_uid(cluster, "n2") != before
-    # The job went with the pod, of which slurmctld learns late; whoever knows it does not wait for that.
+    # The job went with the pod. A requeued one is held back until its credential has run out.
     cluster.run(["touch", "/home/alice/restarted"], user="alice", host="login")
-    cluster.run(["scontrol", "requeue", str(job.id)])
     cluster.wait_until(lambda: job.state == "PENDING", "the job to be requeued", state=lambda: job.state)
     cluster.run(["scontrol", "update", f"JobId={job.id}", "StartTime=now"])
     assert job.wait().state == "COMPLETED"
@@ -145,7 +144,7 @@ def test_login_host_lets_in_who_has_a_key(slurm_release: Release, tmp_path: Path
     with SlurmOnKubernetes(slurm_release.version, nodes=1, values=values) as one:
         address, port = one.substrate.endpoint("login", 22)
         settings = ["BatchMode=yes", "StrictHostKeyChecking=no", f"UserKnownHostsFile={tmp_path}/hosts"]
-        options = ["-i", tmp_path / "key", "-p", str(port), *(f"-o{setting}" for setting in settings)]
+        options = ["-i", str(tmp_path / "key"), "-p", str(port), *(f"-o{setting}" for setting in settings)]
         argv = ["ssh", *options, f"alice@{address}", "srun printenv SLURMD_NODENAME"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
 
@@ -208,6 +207,8 @@ def test_value_that_the_chart_does_not_know_is_told(slurm_release: Release) -> N
         SlurmOnKubernetes(slurm_release.version, values={"nodse": {"replicas": 3}}).start()
 
 
-def test_folder_of_this_machine_is_refused_with_the_way_out(cluster: SlurmOnKubernetes, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not shared with this cluster"), cluster.on_path(tmp_path):
+def test_commands_on_this_machines_path_are_refused_with_the_way_out(
+    cluster: SlurmOnKubernetes, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="jobs in pods do not see its folders"), cluster.on_path(tmp_path):
         pass

@@ -17,7 +17,7 @@ from slurm_testbed.releases import Release
 ROOT = Path(__file__).resolve().parents[2]
 DATA = "slurm_testbed/_data"
 #: Folders that are not Python, and that the library reads.
-FOLDERS = ("images", "compose")
+FOLDERS = ("charts", "compose", "images")
 
 #: All that the project of a stranger has.
 SUITE = """\

@@ -264,8 +264,9 @@ def test_release_that_has_a_source_and_does_not_compile_is_an_error(tmp_path: Pa
 # --- what is asked for -----------------------------------------------------------------------------------
 
 
-def test_plan_is_by_default_everything_known(tmp_path: Path) -> None:
+def test_plan_is_by_default_everything_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, dict.fromkeys(("rest", "slurm", "faults", "unit"), ""))
+    monkeypatch.setenv("KUBECONFIG", "kubeconfig")
 
     plan = matrix.plan(tmp_path)
 
@@ -273,6 +274,8 @@ def test_plan_is_by_default_everything_known(tmp_path: Path) -> None:
     assert plan.suites == ("slurm", "rest")
     assert plan.substrates == tuple(SUBSTRATES)
     assert matrix.plan(tmp_path, suites="all").suites == ("faults", "rest", "slurm")
+    monkeypatch.delenv("KUBECONFIG")
+    assert matrix.plan(tmp_path).substrates == ("single", "cluster"), "there is no Kubernetes"
 
 
 def test_release_that_is_named_twice_is_meant_once(tmp_path: Path) -> None:

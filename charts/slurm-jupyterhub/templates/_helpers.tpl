@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{/* As JSON, the fragments of the hub's configuration by file name: a site's replaces the chart's. */}}
 {{- define "slurm-jupyterhub.fragments" -}}
-{{- $files := dict "05-address.py" (.Files.Get "files/05-address.py") }}
+{{- $files := dict "15-address.py" (.Files.Get "files/15-address.py") }}
 {{- if eq .Values.spawner "kube" }}
 {{- $_ := set $files "30-spawner.py" (.Files.Get "files/30-spawner.py") }}
 {{- end }}
@@ -72,7 +72,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $fullname := include "slurm-jupyterhub.fullname" . }}
 {{- $files := include "slurm-jupyterhub.files" . | fromJson }}
 {{- $environment := dict }}
-{{- $labels := dict "app.kubernetes.io/instance" .Release.Name "app.kubernetes.io/component" "singleuser" }}
+{{- $labels := dict "app.kubernetes.io/instance" .Release.Name }}
 {{- $volumes := list }}
 {{- $mounts := list }}
 {{- if $files }}
@@ -114,6 +114,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $_ := set $settings "cpu_limit" .cpu.limit }}
 {{- $_ := set $settings "mem_guarantee" .memory.guarantee }}
 {{- $_ := set $settings "mem_limit" .memory.limit }}
+{{- $_ := set $settings "component_label" "singleuser" }}
 {{- $_ := set $settings "extra_labels" $labels }}
 {{- $_ := set $settings "extra_pod_config" $pod }}
 {{- $_ := set $settings "volumes" $volumes }}
