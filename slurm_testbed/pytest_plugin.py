@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "requires(ability, ...): what the Slurm release must be able to do, and the engine's host must have: "
-        "cgroup_v1, cgroup_v2, nfs, kubernetes",
+        "cgroup_v1, cgroup_v2, nfs, kubernetes; or what must carry the cluster: containers",
     )
     try:
         config.stash[_RELEASES] = _asked_for(config)
@@ -203,14 +203,15 @@ def _slurm_on_path(request: pytest.FixtureRequest) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that the release cannot pass, and say what it lacks, before anything is started for it."""
     for ability in (ability for mark in item.iter_markers("requires") for ability in mark.args):
-        release = cast(pytest.Function, item).callspec.params["slurm_release"]
-        why = _why_not(ability, cast(Release, release))
+        parameters = cast(pytest.Function, item).callspec.params
+        carried_by = cast(str, parameters.get("slurm_on", item.config.stash[_SUBSTRATES][0]))
+        why = _why_not(ability, cast(Release, parameters["slurm_release"]), carried_by)
         if why:
             item.user_properties.append(("slurm_lacks", ability))
             pytest.skip(f"not checkable here because {why}")
 
 
-def _why_not(ability: str, release: Release) -> str:
+def _why_not(ability: str, release: Release, slurm_on: str) -> str:
     """Why a test that requires this cannot be run here; empty where it can."""
     if ability == "nfs":
         return "" if os.environ.get(NFS_VARIABLE) else f"{NFS_VARIABLE} names no NFS export, as server:/path"
@@ -218,6 +219,9 @@ def _why_not(ability: str, release: Release) -> str:
         return (
             "" if os.environ.get("KUBECONFIG") else "KUBECONFIG names no Kubernetes (invoke test --kubernetes has one)"
         )
+    if ability == "containers":
+        why = "pods see no folder of this machine, and not every Kubernetes gives them cgroups of their own"
+        return why if slurm_on == "kubernetes" else ""
     if not release.has(ability):
         return f"Slurm {release.version} has no {ability}"
     if ability.startswith("cgroup_v"):

@@ -121,10 +121,20 @@ class SlurmOnKubernetes(Slurm):
                 self.kubectl("create", "--filename=-", stdin=json.dumps(self._secrets(self.keys)))
             self._install()
             Slurm.__init__(self, KubernetesSubstrate(self.kubectl, _NAME), user=self.user)
+            if self._values["nodes"]["cgroups"]:
+                self._check_cgroups()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def _check_cgroups(self) -> None:
+        if self.substrate.facts().cgroup == "none":
+            said = [line for line in self.substrate.logs("n1").splitlines() if "cgroup" in line]
+            raise EngineError(
+                f"jobs are not held in cgroups on this Kubernetes: {' '.join(said[:2])}",
+                hint="its pods need cgroups of their own, as with cgroup v2; or start without cgroups",
+            )
 
     def _namespace(self) -> dict[str, Any]:
         return {

@@ -33,6 +33,7 @@ def signed(private: rsa.RSAPrivateKey, user: str) -> str:
     return jwt.encode(claims, private, algorithm="RS256", headers={"kid": "provider"})
 
 
+@pytest.mark.requires("containers")
 @pytest.mark.requires("auth_jwt")
 @pytest.mark.row("C-22.1", "C-22.2")
 def test_token_of_an_identity_provider_is_accepted_beside_our_own(slurm_start: Callable[..., Any]) -> None:

@@ -160,6 +160,17 @@ def test_own_keys_and_settings_are_the_clusters(slurm_release: Release) -> None:
         assert (node["CPUTot"], node["RealMemory"]) == ("7", "900")
 
 
+def test_cgroups_hold_jobs_or_the_start_says_why_not(slurm_release: Release) -> None:
+    said = ""
+    try:
+        with SlurmOnKubernetes(slurm_release.version, nodes=1, cgroups=True) as one:
+            enforced = one.substrate.facts().cgroup
+    except EngineError as error:
+        enforced, said = "none", str(error)
+
+    assert enforced != "none" or "cgroup" in said.partition("jobs are not held in cgroups on this Kubernetes: ")[2]
+
+
 def test_nothing_is_left(slurm_release: Release) -> None:
     one = SlurmOnKubernetes(slurm_release.version, nodes=1).start()
     assert one.name in [each["metadata"]["name"] for each in namespaces(one)]

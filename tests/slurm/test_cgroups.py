@@ -11,6 +11,7 @@ from slurm_testbed.slurm import Slurm
 EAT_MEMORY = "x=$(head --bytes=200M /dev/zero | tr '\\0' x); echo survived"
 
 
+@pytest.mark.requires("containers")
 @pytest.mark.vm
 def test_job_over_its_memory_is_killed_and_reported_so(slurm_with_cgroups: Slurm) -> None:
     job = slurm_with_cgroups.sbatch(wrap=EAT_MEMORY, mem="50M")
@@ -33,6 +34,7 @@ def test_job_sees_only_its_cores(slurm_with_cgroups: Slurm) -> None:
     assert slurm_with_cgroups.srun("nproc", cpus_per_task=1).strip() == "1"
 
 
+@pytest.mark.requires("containers")
 @pytest.mark.vm
 def test_facts_name_what_is_enforced(slurm: Slurm, slurm_with_cgroups: Slurm) -> None:
     assert slurm.substrate.facts().cgroup == "none"

@@ -25,6 +25,7 @@ def takes_dynamic_nodes(slurm: Slurm, release: Release) -> bool:
     return release.has("dynamic_nodes" if slurm.substrate.facts().kind == "cluster" else "dynamic_node_ports")
 
 
+@pytest.mark.requires("containers")
 @pytest.mark.parametrize(
     "module",
     [slurm_testbed.slurm, slurm_testbed.container.cluster, slurm_testbed.container.client],

@@ -21,7 +21,7 @@ def test_batch_job_of_the_test_user_completes(slurm: Slurm) -> None:
     assert (record.state, record.exit_code) == ("COMPLETED", 0), record
     user, host = job.output().split()
     assert user == "alice", "the job ran as somebody else"
-    assert host == slurm.host_of_node(record.nodes)
+    assert host == slurm.run(["hostname"], host=slurm.host_of_node(record.nodes)).stdout.strip()
 
 
 @pytest.mark.smoke

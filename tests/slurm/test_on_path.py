@@ -19,6 +19,8 @@ from slurm_testbed.errors import UsageError
 from slurm_testbed.releases import Release
 from slurm_testbed.slurm import Slurm
 
+pytestmark = pytest.mark.requires("containers")
+
 
 @pytest.fixture(params=["copied", "shared"])
 def workdir(
