@@ -114,7 +114,8 @@ class SlurmOnKubernetes(Slurm):
         self.kubectl = Kubectl(programs.kubectl, self.name)
         sweep(self.kubectl)
         self._started = True
-        atexit.register(self.stop)
+        if self._owner is None:
+            atexit.register(self.stop)
         try:
             self.kubectl("create", "--filename=-", stdin=json.dumps(self._namespace()))
             if self.keys:

@@ -17,6 +17,7 @@ from slurm_testbed.kubernetes import KubernetesSubstrate
 from slurm_testbed.kubernetes.forward import Forwards
 from slurm_testbed.kubernetes.kubectl import Kubectl
 from slurm_testbed.readiness import wait_until
+from slurm_testbed.releases import Release
 from tests.kubernetes.conftest import DEADLINE, in_pod, installed
 
 pytestmark = pytest.mark.requires("kubernetes")
@@ -135,3 +136,23 @@ def test_server_has_slurm_conf_and_key_by_the_documents_commands(
         kubectl("exec", server, "--", "sha256sum", "/etc/munge/munge.key").split()[0] == hashlib.sha256(key).hexdigest()
     )
     assert kubectl("exec", server, "--", "sinfo", "--noheader", "--format=%D %t") == "2 idle\n"
+
+
+def test_server_is_a_job_on_a_node(slurm_release: Release) -> None:
+    values = {"nodes": {"image": "slurm-jupyter"}}
+    with SlurmOnKubernetes(
+        slurm_release.version, nodes=1, cpus=4, memory=4000, values=values, deadline=DEADLINE
+    ) as one:
+        installed(NAME, one.kubectl, one.release, "--set=cluster=slurm-cluster", "--set=spawner=batch")
+        forwards = Forwards(one.kubectl)
+        try:
+            page = logged_in(one.kubectl, forwards, "alice")
+            page.spawn()
+            (job,) = map(one.job, one.queue())
+            assert (job.record().nodes, job.record().fields["UserId"]) == ("n1", "alice(1000)")
+            answer = page.session.get(f"{page.url}/user/alice/api/status", timeout=60)
+            assert answer.json()["kernels"] == 0, answer.text
+            assert page.api("DELETE", "users/alice/server").status_code in {202, 204}
+            assert job.wait().state == "CANCELLED"
+        finally:
+            forwards.close()

