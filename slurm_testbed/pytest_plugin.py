@@ -203,9 +203,9 @@ def _slurm_on_path(request: pytest.FixtureRequest) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that the release cannot pass, and say what it lacks, before anything is started for it."""
     for ability in (ability for mark in item.iter_markers("requires") for ability in mark.args):
-        parameters = cast(pytest.Function, item).callspec.params
-        carried_by = cast(str, parameters.get("slurm_on", item.config.stash[_SUBSTRATES][0]))
-        why = _why_not(ability, cast(Release, parameters["slurm_release"]), carried_by)
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        release = cast(Release, parameters.get("slurm_release", item.config.stash[_RELEASES][0]))
+        why = _why_not(ability, release, cast(str, parameters.get("slurm_on", item.config.stash[_SUBSTRATES][0])))
         if why:
             item.user_properties.append(("slurm_lacks", ability))
             pytest.skip(f"not checkable here because {why}")
