@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json as jsons
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import invoke.tasks
 from invoke.collection import Collection
 from invoke.context import Context
@@ -248,17 +250,25 @@ def test(
 
 
 def _need_dev() -> None:
-    """Install what tests and checks import and `pip install -e .` does not bring; ./inv has it from the start."""
+    """Install what tests, checks and publishing import; ./inv and `pip install -e .` bring what clusters need."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     wanted = {re.split(r"[\[<>=]", requirement)[0] for extra in extras.values() for requirement in extra}
-    missing = sorted(name for name in wanted if not list(metadata.distributions(name=name)))
-    if not missing:
-        return
-    command = ["pip", "install", "--requirement", "requirements.txt", "--editable", ".[dev]"]
-    print(f"installing what tests and checks need besides ({', '.join(missing)}): {shlex.join(command)}")
-    done = subprocess.run([sys.executable, "-m", *command, "--quiet"], cwd=ROOT, check=False)
+    with filelock.FileLock(Path(sys.prefix, ".install.lock")):
+        missing = sorted(name for name in wanted if not list(metadata.distributions(name=name)))
+        if not missing:
+            return
+        command = ["pip", "install", "--requirement", "requirements-dev.txt", "--editable", ".[dev]"]
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        print(f"installing what this needs besides (once; {named}): {shlex.join(command)}", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", *command, "--quiet", "--disable-pip-version-check"],
+            cwd=ROOT,
+            stdout=sys.stderr,
+            check=False,
+        )
     if done.returncode:
-        raise Exit(f"what tests and checks need could not be installed: {shlex.join(command)}", code=3)
+        raise Exit(f"what this needs besides could not be installed: {shlex.join(command)}", code=3)
+    importlib.invalidate_caches()
 
 
 def _remainder() -> list[str]:
@@ -359,6 +369,7 @@ def rows(_: Context, section: str = "", unproved: bool = False, json: bool = Fal
 
     Example: invoke rows --section C --unproved
     """
+    _need_dev()
     from fixtures.rows import show
 
     code = show(Console(), section=section or None, unproved_only=unproved, as_json=json)
@@ -416,7 +427,7 @@ def check(_: Context, only: str = "") -> None:
         **os.environ,
         # The tools stand beside this Python, also where its environment is not activated.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        # Material's notice about mkdocs 2, which is not the version in requirements.txt.
+        # Material's notice about mkdocs 2, which is not the version in requirements-dev.txt.
         "NO_MKDOCS_2_WARNING": "1",
     }
     failed = []
@@ -441,6 +452,7 @@ def docs(_: Context) -> None:
 
     Example: invoke docs
     """
+    _need_dev()
     for path in generate():
         print(f"wrote {path}, from releases.yaml")
     check.body(_, only="docs")
@@ -959,12 +971,9 @@ def bench(
 
 def _publish() -> ModuleType:
     """slurm_testbed.publish, which imports what only the extra of its name brings."""
-    try:
-        from slurm_testbed import publish
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"this needs {error.name}, which is not installed", hint="pip install 'slurm-testbed[publish]', or ./inv"
-        ) from None
+    _need_dev()
+    from slurm_testbed import publish
+
     return publish
 
 
@@ -1131,6 +1140,7 @@ def charts_lint(_: Context) -> None:
 
     Example: invoke charts.lint
     """
+    _need_dev()
     from fixtures import charts
 
     wrong = charts.lint(print)

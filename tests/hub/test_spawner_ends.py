@@ -58,6 +58,7 @@ def test_job_that_waits_too_long_is_cancelled_in_words(hub_cluster: SlurmCluster
     assert servers(hub_cluster.hub, "alice") == {}
 
 
+@pytest.mark.deep
 def test_job_that_dies_before_its_server_is_noticed_at_once(hub_cluster: SlurmCluster) -> None:
     began = time.monotonic()
     error = refused(hub_cluster, "alice", before="exit 3")

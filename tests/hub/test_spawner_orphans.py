@@ -93,6 +93,7 @@ def test_start_that_is_stopped_leaves_no_job(hub_cluster: SlurmCluster) -> None:
     hub_cluster.wait_until(lambda: not servers(hub, "alice"), "the hub to have stopped it", deadline=30)
 
 
+@pytest.mark.deep
 def test_suspended_job_keeps_its_server(hub_cluster: SlurmCluster, server: Server) -> None:
     kernel = server.start_kernel()
     hub_cluster.run(["scontrol", "suspend", str(server.job.id)])

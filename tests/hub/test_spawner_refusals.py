@@ -51,6 +51,7 @@ def test_refusal_stands_on_the_page_that_starts_a_server(hub_cluster: SlurmClust
     assert "invalid partition specified: none" in page.text
 
 
+@pytest.mark.deep
 def test_server_starts_after_a_refusal(hub_cluster: SlurmCluster) -> None:
     refused(hub_cluster, "alice", directives=["--qos=none"])
 

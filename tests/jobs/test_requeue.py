@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from slurm_testbed.slurm import Job, Slurm
 
 #: Waits the first time, and ends at once when it runs again.
@@ -46,6 +48,7 @@ def test_job_that_must_not_be_requeued_is_refused(slurm: Slurm) -> None:
     assert job.state == "RUNNING"
 
 
+@pytest.mark.deep
 def test_job_of_a_failed_node_runs_again_on_another(two_nodes: Slurm) -> None:
     again = two_nodes.sbatch(wrap=SCRIPT, requeue=True, nodelist="n1", open_mode="append")
     never = two_nodes.sbatch(wrap=SCRIPT, no_requeue=True, nodelist="n1")

@@ -133,6 +133,7 @@ def test_numbers_are_the_kernels_under_cgroup_v1(watched: Slurm) -> None:
     assert check_job(watched).startswith("job_")
 
 
+@pytest.mark.deep
 def test_restarted_container_keeps_its_jobs_and_tokens(watched: Slurm) -> None:
     job = watched.sbatch(wrap="true")
     job.wait()

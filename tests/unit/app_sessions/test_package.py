@@ -7,6 +7,7 @@ import sys
 import tomllib
 from typing import Any
 
+from fixtures.pins import pins
 from slurm_testbed import data
 
 PACKAGE = data.images() / "app-sessions" / "app-sessions"
@@ -20,11 +21,10 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_image_and_tests_have_what_the_package_wants_in_the_same_versions() -> None:
-    ours = (data.images().parent / "requirements.txt").read_text().splitlines()
     image = (data.images() / "app-sessions" / "requirements.txt").read_text().splitlines()
 
     assert names(PROJECT["dependencies"]) == names(image)
-    assert {line for line in image if "==" in line} <= {line for line in ours if "==" in line}
+    assert {line for line in image if "==" in line} <= pins()
 
 
 def test_package_imports_only_what_is_declared() -> None:

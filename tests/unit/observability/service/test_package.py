@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.pins import pins
 from slurm_testbed import data
 
 PACKAGE = data.images() / "observability" / "slurm-observability"
@@ -61,12 +62,9 @@ def test_half_that_is_not_installed_says_what_is_missing(command: str, missing: 
 
 
 def test_tests_run_against_versions_that_the_package_allows() -> None:
-    pinned = names(
-        [line for line in (data.images().parent / "requirements.txt").read_text().splitlines() if "==" in line]
-    )
     declared = names([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["service"]])
 
-    assert declared <= pinned
+    assert declared <= names(list(pins()))
 
 
 @pytest.mark.parametrize("half", ["service"])
