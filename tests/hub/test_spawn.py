@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from fixtures.hub import Server, spawn
+from fixtures.spawners import answers
 from slurm_testbed import SlurmCluster
-from slurm_testbed.compose import Hub
-from slurm_testbed.errors import HubError
 from slurm_testbed.slurm import FINAL_STATES
 
 #: The script of the document that this stack was made after, with {username} filled in.
@@ -110,7 +109,7 @@ def test_hub_that_is_killed_and_comes_back_keeps_server_and_kernel(hub_cluster: 
     assert kernel.run("kept += 1; print(kept)") == "42\n", "the proxy needs no hub"
     substrate.service("hub", "jupyterhub", "start")
     substrate.service("hub", "jupyterhub", "kill")
-    hub_cluster.wait_until(lambda: _answers(hub), "the hub to answer", deadline=60)
+    hub_cluster.wait_until(lambda: answers(hub), "the hub to answer", deadline=60)
 
     found = hub.api("GET", "users/alice").json()["servers"][""]
     assert found["ready"]
@@ -121,10 +120,3 @@ def test_hub_that_is_killed_and_comes_back_keeps_server_and_kernel(hub_cluster: 
     # The proxy still has the way to it, and the hub may still stop it.
     server.stop()
     assert server.job.wait(30).state == "CANCELLED"
-
-
-def _answers(hub: Hub) -> bool:
-    try:
-        return hub.api("GET", "").ok
-    except HubError:
-        return False

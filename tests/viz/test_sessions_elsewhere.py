@@ -23,7 +23,7 @@ pytestmark = pytest.mark.deep
 def elsewhere(viz_start: VizStart, app_sif: Path, slurm_release: Release) -> Iterator[SlurmCluster]:
     """A cluster whose service submits by slurmrestd, and keeps its sessions in PostgreSQL."""
     make(slurm_release, "postgresql")
-    files = [Path(fixtures.__file__).parent / "postgresql.yaml"]
+    files = [Path(fixtures.__file__).parent / "viz-postgresql.yaml"]
     env = {"APP_SESSIONS_SUBMIT": "slurmrestd"}
     with viz_start(nodes=2, cpus=8, memory=16000, env=env, files=files) as cluster:
         cluster.viz.deploy("gedit", app_sif)
