@@ -261,7 +261,7 @@ def _need_dev() -> None:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         print(f"installing what this needs besides (once; {named}): {shlex.join(command)}", file=sys.stderr, flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", *command, "--quiet", "--disable-pip-version-check"],
+            [sys.executable, "-m", *command, "-qq", "--disable-pip-version-check"],
             cwd=ROOT,
             stdout=sys.stderr,
             check=False,

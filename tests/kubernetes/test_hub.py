@@ -45,12 +45,17 @@ class Page:
 
     def api(self, method: str, path: str) -> requests.Response:
         """Ask the hub's API, as its page does."""
-        headers = {"X-XSRFToken": self.session.cookies["_xsrf"], "Referer": f"{self.url}/hub/home"}
+        # A server has one of its own, on its path.
+        headers = {
+            "X-XSRFToken": str(self.session.cookies.get("_xsrf", path="/hub/")),
+            "Referer": f"{self.url}/hub/home",
+        }
         return self.session.request(method, f"{self.url}/hub/api/{path}", headers=headers, timeout=60)
 
     def spawn(self) -> None:
         """Start the user's server, and wait until it is ready."""
-        assert self.api("POST", f"users/{self.user}/server").status_code in {201, 202}
+        answer = self.api("POST", f"users/{self.user}/server")
+        assert answer.status_code in {201, 202}, answer.text
 
         def server() -> dict[str, object]:
             found: dict[str, object] = self.api("GET", f"users/{self.user}").json()["servers"].get("", {})
@@ -141,7 +146,7 @@ def test_server_has_slurm_conf_and_key_by_the_documents_commands(
 def test_server_is_a_job_on_a_node(slurm_release: Release) -> None:
     values = {"nodes": {"image": "slurm-jupyter"}}
     with SlurmOnKubernetes(
-        slurm_release.version, nodes=1, cpus=4, memory=4000, values=values, deadline=DEADLINE
+        slurm_release.version, nodes=1, cpus=4, memory=5000, values=values, deadline=DEADLINE
     ) as one:
         installed(NAME, one.kubectl, one.release, "--set=cluster=slurm-cluster", "--set=spawner=batch")
         forwards = Forwards(one.kubectl)
@@ -150,7 +155,9 @@ def test_server_is_a_job_on_a_node(slurm_release: Release) -> None:
             page.spawn()
             (job,) = map(one.job, one.queue())
             assert (job.record().nodes, job.record().fields["UserId"]) == ("n1", "alice(1000)")
+            page.session.get(f"{page.url}/user/alice/lab", timeout=60)  # by the hub, which vouches for alice
             answer = page.session.get(f"{page.url}/user/alice/api/status", timeout=60)
+            assert answer.ok, answer.text
             assert answer.json()["kernels"] == 0, answer.text
             assert page.api("DELETE", "users/alice/server").status_code in {202, 204}
             assert job.wait().state == "CANCELLED"
