@@ -29,6 +29,7 @@ def test_job_over_its_memory_lives_without_cgroups(slurm: Slurm) -> None:
     assert job.wait().state == "COMPLETED", "memory is enforced although the start says that it is not"
 
 
+@pytest.mark.requires("containers")
 @pytest.mark.vm
 def test_job_sees_only_its_cores(slurm_with_cgroups: Slurm) -> None:
     assert slurm_with_cgroups.srun("nproc", cpus_per_task=1).strip() == "1"
