@@ -57,8 +57,10 @@ class Looks:
         while True:
             self._hurry.clear()
             await self._look()
+            # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes as what it waits for is done.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._pace())
+                async with asyncio.timeout(self._pace()):
+                    await self._hurry.wait()
 
     async def _look(self) -> None:
         before, began = self.trouble, time.monotonic()
