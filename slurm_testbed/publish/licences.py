@@ -25,7 +25,7 @@ _DEBIAN = {
     "zlib/libpng": "Zlib",
 }
 _GNU = re.compile(r"([AL]?GPL|GFDL)-(?:v)?(\d)(?:\.(\d))?(\.\d)?(\+)?", re.IGNORECASE)
-#: Trove classifiers of licences: https://pypi.org/classifiers/
+#: Trove classifiers of licences.
 _CLASSIFIERS = {
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD-3-Clause",
