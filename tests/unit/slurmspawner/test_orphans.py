@@ -9,6 +9,7 @@ from typing import Any
 
 import batchspawner
 import pytest
+from batchspawner import JobStatus
 from jupyterhub_slurmspawner import SlurmSpawner
 
 from tests.unit.slurmspawner.conftest import Make, prints, run, shell
@@ -166,3 +167,28 @@ def test_start_that_succeeds_is_kept_with_its_run(make_spawner: Make, slurm: Slu
     kept = spawner.orm_spawner.state
     assert (kept["job_id"], kept["job_run"]) == ("5", "2026-01-01T10:00:00 n1")
     assert run(make_spawner(OURS, **slurm.settings(state="RUNNING")).poll()) is None
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_start_that_is_cancelled_as_its_port_is_told_ends(
+    make_spawner: Make, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    spawner = make_spawner(OURS)
+
+    async def waiting() -> JobStatus:
+        return JobStatus.PENDING
+
+    monkeypatch.setattr(spawner, "_status_or_ended", waiting)
+
+    async def end() -> set[asyncio.Task[None]]:
+        task = asyncio.create_task(spawner._await_port(asyncio.get_running_loop().time() + 600))
+        await asyncio.sleep(0.01)  # it waits for the port
+        spawner.port = 4242
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        _, pending = await asyncio.wait({task}, timeout=2)
+        task.cancel()
+        return pending
+
+    assert run(end()) == set()

@@ -197,8 +197,10 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
                 raise self._too_late(status)
             # The port ends the wait at once, so a job that waits long is seldom asked for.
             step = min(step * 1.2, _SLOWEST) if status is JobStatus.PENDING else self.startup_poll_interval
+            # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes as what it waits for is done.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), min(step, left))
+                async with asyncio.timeout(min(step, left)):
+                    await self._told.wait()
             self._told.clear()
 
     @observe("port")
