@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,7 @@ from slurm_observability.service.models import Node
 from slurm_observability.service.nodes import NO_FACTS
 from slurm_observability.service.reconcile import Reconciler
 from slurm_observability.service.scheduler import SchedulerError, Slurmrestd, read_jobs, read_nodes, read_records
+from sqlalchemy.orm import Session
 
 from tests.unit.observability.service.conftest import Api
 
@@ -145,14 +147,31 @@ def _waiting(slurm: Recorded) -> set[int]:
     return {job.job_id for job in read_jobs({"jobs": slurm.answers["jobs"][slurm.moment]}) if job.state == "pending"}
 
 
+@pytest.mark.parametrize("arrives", ["before the look", "as the look writes"])
 def test_job_that_began_after_slurmctld_was_asked_does_not_wait_again(
-    api: Api, slurm: Recorded, look: Reconciler, monkeypatch: pytest.MonkeyPatch
+    api: Api, slurm: Recorded, look: Reconciler, monkeypatch: pytest.MonkeyPatch, arrives: str
 ) -> None:
     monkeypatch.setattr("slurm_observability.service.reconcile.now", lambda: datetime.fromisoformat(start_of(slurm, 3)))
-    for job_id in _waiting(slurm):
-        api.event("started", job_id=job_id, user="alice", source="prolog", timestamp=start_of(slurm, 3))
-        look.look()
+    waiting, write = _waiting(slurm), api.service.database.write
 
+    def prolog(job_id: int) -> None:
+        waiting.remove(job_id)
+        api.event("started", job_id=job_id, user="alice", source="prolog", timestamp=start_of(slurm, 3))
+
+    def late(job_id: int | None = None) -> AbstractContextManager[Session]:
+        if job_id in waiting:
+            prolog(job_id)
+        return write(job_id)
+
+    if arrives == "before the look":
+        for job_id in set(waiting):
+            prolog(job_id)
+    else:
+        monkeypatch.setattr(api.service.database, "write", late)
+    look.look()
+
+    assert not waiting, "the look did not write of them"
+    for job_id in _waiting(slurm):
         runs = [(run["run"], run["state"]) for run in api.get(f"/v1/jobs/{job_id}")["runs"]]
         assert runs == [(0, "running")]
 

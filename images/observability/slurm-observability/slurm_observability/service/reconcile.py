@@ -113,8 +113,7 @@ class Reconciler:
             cluster = next((job.cluster for job in jobs if job.cluster), "")
             self._take_nodes([dataclasses.replace(node, cluster=node.cluster or cluster) for node in nodes])
             for job in jobs:
-                if not self._has_begun_since(job, asked):
-                    self._take_job(job)
+                self._take_job(job, asked)
             unsettled = self._settle(slurmrestd, {job.job_id for job in jobs if not _untold(job)})
         except SchedulerError as error:
             if before.ok is not False:
@@ -152,35 +151,24 @@ class Reconciler:
             for place in gone:
                 _set(session.get_one(Node, place, with_for_update=True), NO_FACTS)
 
-    def _has_begun_since(self, job: SlurmJob, asked: datetime) -> bool:
-        """Whether a job that waited when slurmctld was asked has begun meanwhile, as its prolog told."""
-        if job.state is not JobState.PENDING:
-            return False
-        with self._database.read() as session:
-            return any(
-                run.restarts == job.restarts
-                if None not in {run.restarts, job.restarts}
-                else run.started_at > asked - ledger.SLACK
-                for run in ledger.runs_of(session, job.job_id, job.cluster)
-                if run.started_at is not None
-            )
-
-    def _take_job(self, job: SlurmJob) -> None:
+    def _take_job(self, job: SlurmJob, asked: datetime) -> None:
         with self._database.read() as session:
             runs = ledger.runs_of(session, job.job_id, job.cluster)
             if not _news(runs, job):
                 return
         with self._database.write(job.job_id) as session:
             runs = ledger.runs_of(session, job.job_id, job.cluster)
-            for run in self._changed(session, runs, job):
+            for run in self._changed(session, runs, job, asked):
                 session.info["afterwards"].append(lambda run=run: self._board.put(run))
 
-    def _changed(self, session: Session, runs: list[Run], job: SlurmJob) -> list[Run]:
-        """Change what slurmctld knows better; returns the runs that the board must hear of."""
+    def _changed(self, session: Session, runs: list[Run], job: SlurmJob, asked: datetime) -> list[Run]:
+        """Change what slurmctld knew better when it was asked; returns the runs that the board must hear of."""
         who = _SLURMCTLD
         run = _current(runs, job)
         if job.state is JobState.PENDING:
             if run is None:
+                if _has_begun_since(runs, job, asked):
+                    return []
                 run = ledger.new_run(session, runs, job.job_id, job.cluster, ledger.next_number(runs))
             _describe(run, job)
             note(session, who, "job-pending", run)
@@ -349,6 +337,17 @@ def _current(runs: list[Run], job: SlurmJob) -> Run | None:
         if begun and not ended:
             return run
     return None
+
+
+def _has_begun_since(runs: list[Run], job: SlurmJob, asked: datetime) -> bool:
+    """Whether a job that waited when slurmctld was asked has begun meanwhile, as its prolog told."""
+    return any(
+        run.restarts == job.restarts
+        if None not in {run.restarts, job.restarts}
+        else run.started_at > asked - ledger.SLACK
+        for run in runs
+        if run.started_at is not None
+    )
 
 
 def _news(runs: list[Run], job: SlurmJob) -> bool:
