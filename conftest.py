@@ -4,6 +4,7 @@ from __future__ import annotations
 
 pytest_plugins = [
     "pytester",
+    "fixtures.made",  # before those that import it: pytest rewrites the asserts of what is not imported yet
     "fixtures.browser",
     "fixtures.charts",
     "fixtures.cluster",

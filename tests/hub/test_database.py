@@ -8,7 +8,7 @@ import pytest
 
 import fixtures
 from fixtures.hub import HubStart, spawn
-from fixtures.made import make
+from fixtures.made import MakeImages
 from fixtures.spawners import restart, servers
 from slurm_testbed.releases import Release
 
@@ -17,8 +17,10 @@ pytestmark = pytest.mark.deep
 
 
 @pytest.mark.row("H-17.1")
-def test_hub_on_postgresql_keeps_its_servers(hub_start: HubStart, slurm_release: Release) -> None:
-    make(slurm_release, "postgresql")
+def test_hub_on_postgresql_keeps_its_servers(
+    hub_start: HubStart, slurm_release: Release, make_images: MakeImages
+) -> None:
+    make_images(slurm_release, "postgresql")
     files = [Path(fixtures.__file__).parent / "hub-postgresql.yaml"]
     with hub_start(nodes=1, cpus=2, memory=6000, files=files) as slurm:
         server = spawn(slurm, "alice")

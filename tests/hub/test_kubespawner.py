@@ -16,9 +16,10 @@ from kubernetes_asyncio.config import kube_config
 from kubespawner import KubeSpawner
 
 from fixtures.hub import Jupyter
+from fixtures.made import MakeImages
 from slurm_testbed import SlurmCluster, engine
 from slurm_testbed.container import ContainerSubstrate
-from slurm_testbed.images import build, image_name
+from slurm_testbed.images import image_name
 from slurm_testbed.readiness import wait_until
 from slurm_testbed.releases import Release
 
@@ -41,10 +42,14 @@ for command in (["sbatch", "--parsable", "--wait", "--wrap=true"], ["sinfo", "--
 
 @pytest.fixture
 def pod(
-    hub_cluster: SlurmCluster, slurm_release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub_cluster: SlurmCluster,
+    slurm_release: Release,
+    make_images: MakeImages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Jupyter]:
     """Alice's server in a container on the cluster's network, with the cluster's slurm.conf and munge key."""
-    build(["slurm-jupyter-notebook"], [slurm_release], say=lambda _: None)
+    make_images(slurm_release, "slurm-jupyter-notebook")
     (tmp_path / "kubeconfig").write_text(KUBECONFIG)
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     if "alice" not in {user["name"] for user in hub_cluster.hub.api("GET", "users").json()}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import re
@@ -20,9 +19,10 @@ import docker
 import docker.errors
 import pytest
 
+from fixtures.made import MakeImages
 from slurm_testbed import engine, vm
 from slurm_testbed.container import ContainerSubstrate
-from slurm_testbed.images import build, exists, image_name
+from slurm_testbed.images import exists, image_name
 from slurm_testbed.releases import Release, Releases
 from slurm_testbed.slurm import Slurm
 
@@ -169,17 +169,16 @@ def docker_client() -> docker.DockerClient:
 
 
 @pytest.fixture(scope="session")
-def image_of(docker_client: docker.DockerClient) -> Callable[[str, Release], Image]:
-    """An image by target and release; one that few build is built: what it needs is in the build's cache."""
-    # Also where there is one: it may be of older files.
-    build_one = functools.cache(lambda target, release: build([target], [release]))
+def image_of(docker_client: docker.DockerClient, make_images: MakeImages) -> Callable[[str, Release], Image]:
+    """An image by target and release; those that few build are built, all at once, which takes no longer than one."""
 
     def find(target: str, release: Release) -> Image:
         image = Image(target, release, docker_client)
         if why := gap(docker_client, target, release):
             pytest.skip(f"not checkable here because {why}")
         if target not in BUILT_BEFORE:
-            build_one(target, release)
+            rare = [name for name in RUNNABLE if name not in BUILT_BEFORE and not gap(docker_client, name, release)]
+            make_images(release, *rare)
         assert exists(docker_client, image.name), f"there is no {image.name}: invoke build --all-releases"
         return image
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.made import make
+from fixtures.made import MakeImages
 from fixtures.truth import MIB, Truth
 from slurm_testbed import SlurmContainer
 from slurm_testbed.images import image_name
@@ -47,9 +47,9 @@ sys.stdout.write(urllib.request.urlopen(request).read().decode())
 
 
 @pytest.fixture(scope="module")
-def watched(slurm_release: Release) -> Iterator[Slurm]:
+def watched(slurm_release: Release, make_images: MakeImages) -> Iterator[Slurm]:
     """A whole cluster in one container, with service and agent, that holds jobs in cgroups."""
-    make(slurm_release, "observability")
+    make_images(slurm_release, "observability")
     image = image_name("observability", slurm_release.version)
     with SlurmContainer(image=image, accounting=False, cgroups=True, cpus=2, memory=2000, env=SERVICES) as slurm:
         slurm.wait_until(lambda: ask(slurm, "/v1/health"), "the service to answer", deadline=60)

@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from fixtures.made import make
+from fixtures.made import MakeImages
 from fixtures.registry import RegistryUnderTest, serving
 from fixtures.registry.line import line_to
 from fixtures.tasks import Invoke
@@ -49,13 +49,13 @@ def no_tags(registry: RegistryUnderTest, folder: str) -> bool:
 @pytest.mark.row("U-06.1", "U-06.2", "U-06.3")
 def test_image_is_pushed_pulled_run_and_verified(
     client: docker.DockerClient, registry: RegistryUnderTest, signing: Signing, keys: Path, invoke: Invoke,
-    slurm_release: Release, tmp_path: Path,
+    slurm_release: Release, make_images: MakeImages, tmp_path: Path,
 ) -> None:  # fmt: skip
     name = image_name("slurm-single-node", slurm_release)
     if exists(client, name) and client.images.get(name).labels["org.slurm-testbed.source"].startswith("packages"):
         pytest.skip(f"not checkable here because Slurm {slurm_release} comes from packages, which are not published")
     # Both at once, for the one must be the other's source; what was compiled is in the build's cache.
-    make(slurm_release, "slurm-single-node", "slurm-source")
+    make_images(slurm_release, "slurm-single-node", "slurm-source")
     address, pages = f"{registry.host}/whole", tmp_path / "pages"
     image = f"{address}/slurm-single-node:{immutable(slurm_release)}"
     arguments = ["--release", slurm_release.minor, "--image", "slurm-single-node", "--pages", str(pages)]

@@ -9,7 +9,7 @@ import pytest
 
 import fixtures
 from fixtures.app_sessions import await_status, delete, job_of, jobs, kill_service, running, screen, show, start
-from fixtures.made import make
+from fixtures.made import MakeImages
 from fixtures.screen import colours
 from fixtures.viz import VizStart
 from slurm_testbed import SlurmCluster
@@ -20,9 +20,11 @@ pytestmark = pytest.mark.deep
 
 
 @pytest.fixture(scope="module")
-def elsewhere(viz_start: VizStart, app_sif: Path, slurm_release: Release) -> Iterator[SlurmCluster]:
+def elsewhere(
+    viz_start: VizStart, app_sif: Path, slurm_release: Release, make_images: MakeImages
+) -> Iterator[SlurmCluster]:
     """A cluster whose service submits by slurmrestd, and keeps its sessions in PostgreSQL."""
-    make(slurm_release, "postgresql")
+    make_images(slurm_release, "postgresql")
     files = [Path(fixtures.__file__).parent / "viz-postgresql.yaml"]
     env = {"APP_SESSIONS_SUBMIT": "slurmrestd"}
     with viz_start(nodes=2, cpus=8, memory=16000, env=env, files=files) as cluster:

@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.app_sessions import running, screen
 from fixtures.hub import spawn
+from fixtures.made import MakeImages
 from fixtures.observability import await_state, events, prometheus
 from fixtures.screen import colours
 from fixtures.whole import whole_stack
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.deep
 
 
 @pytest.mark.row("U-03.1", "U-03.2", "U-03.3", "U-03.4", "U-03.5", "U-03.6")
-def test_whole_way_is_walked_on_one_stack(slurm_release: Release, app_sif: Path) -> None:
-    with whole_stack(slurm_release, app_sif) as slurm:
+def test_whole_way_is_walked_on_one_stack(slurm_release: Release, app_sif: Path, make_images: MakeImages) -> None:
+    with whole_stack(slurm_release, app_sif, make_images) as slurm:
         assert sorted(slurm.run(["sinfo", "--noheader", "--format=%R %N %t"]).stdout.splitlines()) == [
             "debug n1 idle",
             "viz n2 idle",
