@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,41 @@ def test_ensure_after_an_unclean_end_removes_the_stale_pid_files(bench: Bench) -
     left = list(run.rglob("*.pid"))
     assert left == [], f"it left {left}"
     client.close()
+
+
+LAYERS = [f"/var/lib/docker/overlay2/{letter * 64}/merged" for letter in "ab"]
+MOUNTS = f"""/dev/vda / ext4 rw,relatime 0 0
+overlay {LAYERS[0]} overlay rw,relatime,lowerdir=/var/lib/docker/overlay2/l/X 0 0
+overlay /home/somebody/merged overlay rw,relatime 0 0
+overlay {LAYERS[1]} overlay rw,relatime 0 0
+"""
+
+
+def test_ensure_after_an_unclean_end_unmounts_the_layers_that_builds_left(bench: Bench) -> None:
+    bench.add_dockerd()
+    (bench.machine.root / "proc").mkdir()
+    (bench.machine.root / "proc/mounts").write_text(MOUNTS)
+
+    engine.ensure(machine=bench.machine).close()
+
+    assert bench.commands.asked == [f"umount {' '.join(LAYERS)}"]
+    assert "unmounting 2 image layers, left by an unclean end" in bench.said
+
+
+def test_ensure_leaves_the_layers_of_containers_that_still_run(bench: Bench, tmp_path: Path) -> None:
+    bench.add_dockerd()
+    (bench.machine.root / "proc").mkdir()
+    (bench.machine.root / "proc/mounts").write_text(MOUNTS)
+    # The kernel keeps 15 characters of a program's name.
+    shim = tmp_path / "containerd-shim-runc-v2"
+    shim.symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([shim, "60"]) as process:
+        try:
+            engine.ensure(machine=replace(bench.machine, processes=lambda: [process.pid])).close()
+        finally:
+            process.kill()
+
+    assert bench.commands.asked == []
 
 
 def test_start_never_puts_a_second_dockerd_beside_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
