@@ -6,10 +6,12 @@ import json
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import cos, pi, sin
 
 import pytest
 import requests
 import websocket
+from PIL import Image
 
 from fixtures.app_sessions import (
     Session,
@@ -78,6 +80,48 @@ def test_what_is_typed_shows_and_a_wrong_password_is_refused(apps: SlurmCluster)
         display.await_picture(lambda picture: wide(changed(before, picture)), "the typed text")
     with pytest.raises(Refused), screen(apps, session, password="wrong567"):
         pytest.fail("it let us in")
+
+
+def benzene() -> str:
+    """The molecule as a file of the Protein Data Bank, a line for each atom."""
+    record = "HETATM{0:5d}  {1}{2}  BNZ A   1    {3:8.3f}{4:8.3f}   0.000  1.00  0.00           {1}"
+    # Distances from the middle in ångström, six of each every 60 degrees.
+    corners = [(element, radius, turn) for element, radius in (("C", 1.39), ("H", 2.48)) for turn in range(6)]
+    return "\n".join(
+        record.format(number, element, turn + 1, radius * cos(turn * pi / 3), radius * sin(turn * pi / 3))
+        for number, (element, radius, turn) in enumerate(corners, 1)
+    )
+
+
+#: Of the viewer's window, without title and menu: left, above, right, below.
+CANVAS = (40, 120, 1240, 780)
+
+
+def lit(picture: Image.Image) -> int:
+    """How many pixels of the canvas are not as dark as its background."""
+    return sum(count for count, colour in picture.crop(CANVAS).getcolors(1 << 24) if max(colour) > 60)
+
+
+@pytest.mark.row("V-11.2")
+def test_scientific_viewer_shows_the_molecule_that_is_opened_in_it(apps: SlurmCluster) -> None:
+    session = running(apps, "rasmol")
+    apps.run(["tee", "benzene.pdb"], stdin=benzene(), user="alice", host=session["node"], workdir="/home/alice")
+
+    with screen(apps, session) as display:
+        empty = display.await_calm()
+        display.press("Ctrl", "o")
+        display.await_picture(lambda picture: lit(picture) > 300_000, "the dialog to open a file")
+        # The first letter brings the field for the rest.
+        for typed in ("/", "home/alice/benzene.pdb"):
+            display.await_calm()
+            display.write(typed)
+        display.await_calm()
+        display.press("Return")
+        shown = display.await_picture(lambda picture: 500 < lit(picture) < 100_000, "the molecule")
+
+    left, above, right, below = changed(empty.crop(CANVAS), shown.crop(CANVAS)) or (0, 0, 0, 0)
+    # 4.96 ångström across, and 4.30: a ring that lies flat.
+    assert 1.05 < (right - left) / (below - above) < 1.25, (left, above, right, below)
 
 
 @pytest.mark.row("V-08")
