@@ -64,6 +64,7 @@ def page(visit: Visit) -> Page:
     return visit.page
 
 
+@pytest.mark.deep
 @pytest.mark.row("M-01.1", "M-01.2", "M-02.1", "M-02.7")
 @pytest.mark.row("M-03.1", "M-03.2", "M-03.3", "M-03.4", "M-03.5", "M-03.6")
 def test_simple_tab_offers_what_the_chosen_partition_has(visit: Visit, page: Page) -> None:

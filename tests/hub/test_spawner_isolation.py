@@ -67,6 +67,7 @@ def test_server_has_no_command_run_by_the_hub(hub_cluster: SlurmCluster) -> None
     assert hub_cluster.run(["test", "-e", "/tmp/owned"], host="hub", check=False).returncode == 1
 
 
+@pytest.mark.deep
 @pytest.mark.row("H-21.2")
 def test_named_servers_are_servers_of_their_own(hub_cluster: SlurmCluster) -> None:
     with ThreadPoolExecutor() as threads:

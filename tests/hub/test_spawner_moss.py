@@ -104,6 +104,7 @@ def test_table_is_sinfos(moss: SlurmCluster) -> None:
     moss.run(["scontrol", "update", "NodeName=n2", "State=RESUME"])
 
 
+@pytest.mark.deep
 @pytest.mark.row("M-04.5")
 def test_thirty_minutes_are_thirty_minutes(moss: SlurmCluster) -> None:
     data = re.search(r'"half": (\{.*?"max_runtime": \d+)', page_of(moss, log_in(moss.hub, "alice")))
@@ -143,6 +144,7 @@ def test_start_submits_exactly_what_was_chosen(moss: SlurmCluster) -> None:
     assert fields["NumCPUs"] == "2"
 
 
+@pytest.mark.deep
 @pytest.mark.row("M-02.9")
 def test_server_runs_from_its_partitions_environment(moss: SlurmCluster) -> None:
     server = spawn(moss, "alice", partition="half")

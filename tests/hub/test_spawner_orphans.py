@@ -30,6 +30,7 @@ def asked(slurm: SlurmCluster, job: int) -> int:
     return slurm.substrate.logs("hub", "jupyterhub").count(f"does not say how job {job} is")
 
 
+@pytest.mark.deep
 @pytest.mark.row("H-18.2")
 def test_unknown_error_of_squeue_keeps_the_server(hub_cluster: SlurmCluster, server: Server) -> None:
     kernel = server.start_kernel()
@@ -66,6 +67,7 @@ def test_slurmctld_away_keeps_the_server_and_stop_ends_the_job_when_it_is_back(
     hub_cluster.wait_until(lambda: not servers(hub_cluster.hub, "alice"), "the hub to have stopped it", deadline=60)
 
 
+@pytest.mark.deep
 @pytest.mark.row("H-18.3")
 def test_hub_that_is_killed_while_a_server_starts_leaves_no_job(hub_cluster: SlurmCluster) -> None:
     make_known(hub_cluster.hub, "alice")

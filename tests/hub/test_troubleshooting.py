@@ -25,6 +25,7 @@ ANSWERS = {
 DEBUG = r"debug\* +up +infinite"
 
 
+@pytest.mark.deep
 @pytest.mark.row("H-11.1", "H-11.2", "H-11.3", "H-11.4", "H-11.6", "H-11.8", "H-11.9", "H-11.10", "H-11.12", "H-11.13")
 def test_commands_give_a_healthy_answer_while_a_server_runs(hub_cluster: SlurmCluster) -> None:
     job = spawn(hub_cluster, "alice").job.id

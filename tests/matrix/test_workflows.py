@@ -116,6 +116,19 @@ def test_workflows_matrix_is_every_release_that_there_is(nightly: dict[str, Any]
     assert step(job, "matrix")["env"]["RELEASE"] == "${{ matrix.release }}"
 
 
+def test_every_deep_test_runs_in_some_night(nightly: dict[str, Any]) -> None:
+    """Nothing else runs them by itself."""
+    found = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("test_*.py")
+             if "pytest.mark.deep" in path.read_text()}  # fmt: skip
+    job = nightly["jobs"]["deep"]
+
+    folders = [folder for group in job["strategy"]["matrix"]["folders"] for folder in group.split()]
+
+    assert sorted(folders) == sorted(found)
+    done = run_as_github_does(step(job, "deep")["run"].replace("./inv", "echo"), FOLDERS="hub publish")
+    assert done.stdout == "test -- -m deep tests/hub tests/publish\n", done.stderr
+
+
 @pytest.mark.row("U-04.1")
 def test_workflows_name_no_release() -> None:
     for path in WORKFLOWS:

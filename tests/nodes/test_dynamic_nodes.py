@@ -88,6 +88,7 @@ def test_node_of_slurm_conf_stays(room: Slurm) -> None:
     assert room.nodes()["n1"]["State"] == "IDLE"
 
 
+@pytest.mark.deep
 def test_node_with_a_wrong_configuration_is_refused_with_slurms_reason(room: Slurm) -> None:
     with pytest.raises(NotReadyError, match="NodeName="):
         room.add_node("d1", conf="NodeName=other", deadline=20)
