@@ -67,6 +67,9 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
     def decorate(body: Callable[..., None]) -> Task[Any]:
         @functools.wraps(body)
         def explained(*args: Any, **kwargs: Any) -> None:
+            # Invoke takes what follows the name of a task that must be given something for that, --help too.
+            if {"--help", "-h"}.intersection(value for value in kwargs.values() if isinstance(value, str)):
+                invoke.main.program.run(["invoke", "--help", body.__name__.replace("_", "-")])
             try:
                 body(*args, **kwargs)
             except SlurmTestbedError as error:

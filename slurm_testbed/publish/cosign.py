@@ -24,9 +24,16 @@ class Signer:
 
     Args:
         key: a file of cosign's, whose password is COSIGN_PASSWORD; a URL of a key store; or `keyless`.
+
+    Raises:
+        UsageError: there is no such file.
     """
 
     key: str
+
+    def __post_init__(self) -> None:
+        if self.key != KEYLESS:
+            _need_file(self.key, "make one: cosign generate-key-pair")
 
     def sign(self, reference: str) -> None:
         """Sign an image in its registry.
@@ -71,11 +78,18 @@ class Verifier:
         key: the file of the public key, or a URL of a key store; empty for an identity.
         identity: who must have signed: of a workflow its URL.
         issuer: who vouches for the identity.
+
+    Raises:
+        UsageError: there is no such file.
     """
 
     key: str = ""
     identity: str = ""
     issuer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.key:
+            _need_file(self.key, "give the public key of who signed it, cosign.pub")
 
     def verify(self, reference: str) -> None:
         """Check the signature of an image in its registry.
@@ -132,3 +146,9 @@ def _hint(arguments: Sequence[str]) -> str:
     if arguments[0].startswith("verify"):
         return "do not use it, unless you know that somebody else may sign it; then give their key or identity"
     return "the password of a key is COSIGN_PASSWORD"
+
+
+def _need_file(key: str, hint: str) -> None:
+    """Say that a key is missing before minutes of work, and not after."""
+    if "://" not in key and not Path(key).is_file():
+        raise UsageError(f"there is no key {key}", hint=hint)

@@ -49,6 +49,13 @@ def test_bad_argument_is_one_sentence(invoke: Invoke, arguments: tuple[str, ...]
     assert "Traceback" not in done.stderr
 
 
+def test_help_is_shown_also_by_tasks_that_must_be_given_something(invoke: Invoke) -> None:
+    done = invoke("save", "--help")
+
+    assert done.returncode == 0, done.stderr
+    assert "Example: invoke save slurm-24.11.tar" in done.stdout
+
+
 def test_doctor_names_the_cause_in_a_pasted_log(invoke: Invoke) -> None:
     done = invoke("doctor", "--log", "-", stdin="error: Munge decode failed: Invalid credential\n")
 

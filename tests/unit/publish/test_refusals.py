@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slurm_testbed.errors import PublishError, UsageError
-from slurm_testbed.publish import push
+from slurm_testbed.publish import Signer, Verifier, push
 from slurm_testbed.publish.refusals import is_of_this_machine, refuse_unpublishable, why_unpublishable
 
 GOOD = {
@@ -55,3 +55,14 @@ def test_what_must_not_be_published_goes_to_no_other_machine(tmp_path: Path) -> 
 def test_address_without_a_registry_is_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names no registry"):
         push(address, signer=None, pages=tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "hint"), [(Signer, "generate-key-pair"), (Verifier, "public key")])
+def test_key_that_is_not_there_is_told_before_anything_is_done(
+    tmp_path: Path, kind: type[Signer] | type[Verifier], hint: str
+) -> None:
+    with pytest.raises(UsageError, match=f"there is no key {tmp_path}/cosign") as error:
+        kind(f"{tmp_path}/cosign.key")
+
+    assert hint in error.value.hint
+    assert kind("awskms:///alias/ours").key.startswith("awskms"), "a key store's URL is no file"
