@@ -25,6 +25,7 @@ import invoke.tasks
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.main import program
 from invoke.tasks import Task
 from rich.console import Console
 from rich.table import Table
@@ -69,7 +70,7 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
         def explained(*args: Any, **kwargs: Any) -> None:
             # Invoke takes what follows the name of a task that must be given something for that, --help too.
             if {"--help", "-h"}.intersection(value for value in kwargs.values() if isinstance(value, str)):
-                invoke.main.program.run(["invoke", "--help", body.__name__.replace("_", "-")])
+                program.run(["invoke", "--help", body.__name__.replace("_", "-")])
             try:
                 body(*args, **kwargs)
             except SlurmTestbedError as error:
