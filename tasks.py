@@ -989,7 +989,7 @@ def _signer(key: str, unsigned: bool) -> Signer | None:
     if not key:
         return None
     publish = _publish()
-    signer: Signer = publish.Signer(key if key == publish.KEYLESS or "://" in key else str(CALLER / key))
+    signer: Signer = publish.Signer(publish.key_in(CALLER, key))
     return signer
 
 
@@ -998,7 +998,8 @@ def _verifier(key: str, identity: str, issuer: str, unsigned: bool) -> Verifier 
         raise UsageError("say who must have signed: --key cosign.pub; --identity and --issuer; or --unsigned")
     if unsigned:
         return None
-    verifier: Verifier = _publish().Verifier(key if not key or "://" in key else str(CALLER / key), identity, issuer)
+    publish = _publish()
+    verifier: Verifier = publish.Verifier(publish.key_in(CALLER, key), identity, issuer)
     return verifier
 
 

@@ -30,7 +30,7 @@ from slurm_testbed.publish.plan import SOURCE_IMAGE
 from slurm_testbed.publish.refusals import why_not_its_source
 from slurm_testbed.publish.sbom import sbom
 from slurm_testbed.publish.streams import digest_of_file
-from slurm_testbed.releases import Release, Releases
+from slurm_testbed.releases import Release, Releases, minor_of
 
 SUMS = "SHA256SUMS"
 SIGNATURE = f"{SUMS}.sig"
@@ -57,7 +57,7 @@ def save(
         say: told what goes on, a line at a time.
 
     Returns:
-        The names of the images.
+        The names of the images, `:24.11` of `:24.11.5` among them where it is the same image.
 
     Raises:
         PublishError: an image is not here, or the file cannot be written.
@@ -71,7 +71,7 @@ def save(
     try:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as name:
             folder = Path(name)
-            _fill(client, folder, names, say)
+            ids = _fill(client, folder, names, say)
             _sum(folder, signer)
             whole = folder / "whole"
             # The checksums come first: whoever reads the file needs them first.
@@ -83,7 +83,7 @@ def save(
     except OSError as error:
         raise PublishError(f"{file} cannot be written: {error.strerror or error}", hint="see df") from None
     say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    return names
+    return list(ids)
 
 
 def load(file: Path, verifier: Verifier | None, *, say: Say = to_stderr) -> list[str]:
@@ -160,21 +160,23 @@ def _is_source(client: docker.DockerClient, source: str, images: Sequence[str]) 
     return not any(why_not_its_source(client.images.get(name).labels, labels) for name in there)
 
 
-def _fill(client: docker.DockerClient, folder: Path, names: Sequence[str], say: Say) -> None:
-    """Everything that goes into the file, but the checksums."""
+def _fill(client: docker.DockerClient, folder: Path, names: Sequence[str], say: Say) -> dict[str, str]:
+    """Everything that goes into the file, but the checksums; which image each name is."""
     bills = folder / "sbom"
     bills.mkdir()
     ids = {}
     for name in names:
         image = client.images.get(name)
         ids[name] = str(image.id)
+        if (moving := _moving_name(name)) in image.tags:
+            ids[moving] = str(image.id)
         short, created = name.rpartition("/")[2], datetime.fromisoformat(image.attrs["Created"])
         version = importlib.metadata.version("slurm-testbed")
         bill = sbom(short.partition(":")[0], ids[name], created, version, packages_in(client, name))
         (bills / f"{short.replace(':', '-')}.spdx.json").write_text(json.dumps(bill), encoding="utf-8")
     (folder / NAMES).write_text(json.dumps(ids, indent=1), encoding="utf-8")
-    say(f"saving {', '.join(names)}")
-    argv = [docker_program(), "save", *names]
+    say(f"saving {', '.join(ids)}")
+    argv = [docker_program(), "save", *ids]
     with (
         child(argv, env=engine.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
         # Closed before the command is ended: it would wait for somebody to read on.
@@ -187,6 +189,13 @@ def _fill(client: docker.DockerClient, folder: Path, names: Sequence[str], say: 
         process.wait()
     if process.returncode:
         raise PublishError(f"the engine did not save the images: {said}")
+    return ids
+
+
+def _moving_name(name: str) -> str:
+    """The name that follows the newest build of a minor release, as `docker run …:24.11` asks for."""
+    image, _, version = name.rpartition(":")
+    return f"{image}:{minor_of(version)}"
 
 
 def _members(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,26 @@ from slurm_testbed.images.builder import ca_bundle
 
 #: By the identity of who publishes (OpenID Connect), as in a workflow, in place of a key.
 KEYLESS = "keyless"
+# As awskms://…, hashivault://…, k8s://… and pkcs11:…, which has no slashes (https://docs.sigstore.dev/cosign/key_management/).
+_IN_A_STORE = re.compile(r"[a-z0-9]+:")
+
+
+def key_in(folder: Path, key: str) -> str:
+    """What is given for a key, with a file's path below a folder.
+
+    Args:
+        folder: where a relative path begins.
+        key: a file, a URL of a key store, or `keyless`; empty stays empty.
+
+    Example:
+        >>> key_in(Path("/home/bob"), "cosign.key"), key_in(Path("/home/bob"), "pkcs11:token=ours")
+        ('/home/bob/cosign.key', 'pkcs11:token=ours')
+    """
+    return str(folder / key) if _is_file(key) else key
+
+
+def _is_file(key: str) -> bool:
+    return key not in ("", KEYLESS) and not _IN_A_STORE.match(key)
 
 
 @dataclass(frozen=True)
@@ -32,8 +53,7 @@ class Signer:
     key: str
 
     def __post_init__(self) -> None:
-        if self.key != KEYLESS:
-            _need_file(self.key, "make one: cosign generate-key-pair")
+        _need(self.key, "make one: cosign generate-key-pair")
 
     def sign(self, reference: str) -> None:
         """Sign an image in its registry.
@@ -88,8 +108,7 @@ class Verifier:
     issuer: str = ""
 
     def __post_init__(self) -> None:
-        if self.key:
-            _need_file(self.key, "give the public key of who signed it, cosign.pub")
+        _need(self.key, "give the public key of who signed it, cosign.pub")
 
     def verify(self, reference: str) -> None:
         """Check the signature of an image in its registry.
@@ -148,7 +167,7 @@ def _hint(arguments: Sequence[str]) -> str:
     return "the password of a key is COSIGN_PASSWORD"
 
 
-def _need_file(key: str, hint: str) -> None:
+def _need(key: str, hint: str) -> None:
     """Say that a key is missing before minutes of work, and not after."""
-    if "://" not in key and not Path(key).is_file():
+    if _is_file(key) and not Path(key).is_file():
         raise UsageError(f"there is no key {key}", hint=hint)

@@ -25,13 +25,15 @@ from tests.publish.test_push import quiet
 def names(
     client: docker.DockerClient, small: str, slurm_release: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> list[str]:
-    """The small image and its source, under names of this test alone."""
+    """The small image, also as its minor release, and its source, under names of this test alone."""
     prefix = f"{small}/{tmp_path.name.replace('_', '-')}"
     monkeypatch.setenv("REPOSITORY", prefix)
     made = []
     for name in ("slurm-client", "slurm-source"):
         made.append(f"{prefix}/{name}:{slurm_release}")
         client.images.get(f"{small}/small/{name}:{slurm_release}").tag(made[-1])
+    made.append(f"{prefix}/slurm-client:{slurm_release.minor}")
+    client.images.get(made[0]).tag(made[-1])
     return made
 
 
@@ -200,7 +202,7 @@ def test_tasks_save_and_load(
     loaded = invoke("load", file, "--key", str(keys / "ours/cosign.pub"))
     refused = invoke("load", file, "--key", str(keys / "theirs/cosign.pub"))
 
-    assert (saved.returncode, saved.stdout.split()) == (0, names), saved.stderr
+    assert (saved.returncode, sorted(saved.stdout.split())) == (0, sorted(names)), saved.stderr
     assert (loaded.returncode, sorted(loaded.stdout.split())) == (0, sorted(names)), loaded.stderr
     assert refused.returncode == 1, refused.stdout
     assert "Traceback" not in refused.stderr

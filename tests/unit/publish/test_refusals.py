@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slurm_testbed.errors import PublishError, UsageError
-from slurm_testbed.publish import Signer, Verifier, push
+from slurm_testbed.publish import Signer, Verifier, key_in, push
 from slurm_testbed.publish.refusals import is_of_this_machine, refuse_unpublishable, why_unpublishable
 
 GOOD = {
@@ -65,4 +65,17 @@ def test_key_that_is_not_there_is_told_before_anything_is_done(
         kind(f"{tmp_path}/cosign.key")
 
     assert hint in error.value.hint
-    assert kind("awskms:///alias/ours").key.startswith("awskms"), "a key store's URL is no file"
+
+
+@pytest.mark.parametrize("key", ["awskms:///alias/ours", "k8s://default/ours", "pkcs11:token=ours;slot-id=0"])
+@pytest.mark.parametrize("kind", [Signer, Verifier])
+def test_key_of_a_key_store_is_no_file(tmp_path: Path, kind: type[Signer] | type[Verifier], key: str) -> None:
+    assert kind(key_in(tmp_path, key)).key == key
+
+
+def test_path_of_a_key_begins_where_its_caller_is(tmp_path: Path) -> None:
+    (tmp_path / "cosign.pub").touch()
+
+    assert Verifier(key_in(tmp_path, "cosign.pub")).key == f"{tmp_path}/cosign.pub"
+    assert Signer(key_in(tmp_path, "keyless")).key == "keyless"
+    assert Verifier(key_in(tmp_path, ""), identity="us", issuer="them").key == ""
