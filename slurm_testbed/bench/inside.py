@@ -107,6 +107,15 @@ all_completed() {  # NUMBER: as many jobs are COMPLETED, and no other one is the
 """
 
 
+def a_moment() -> float:
+    """Seconds to wait for before a lone job, at random, less than one.
+
+    slurmctld looks for such a job once a second. Samples that follow one another would all come at the same time
+    after that look, people come at any.
+    """
+    return secrets.randbelow(1000) / 1000
+
+
 def timed(slurm: Slurm, script: str) -> dict[str, float]:
     """Run a bash script in a cluster as a user, and return when it passed its marks.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from slurm_testbed.bench.inside import USER, Bench, memory, timed
+from slurm_testbed.bench.inside import USER, Bench, a_moment, memory, timed
 from slurm_testbed.bench.measure import Samples
 from slurm_testbed.rest import Rest
 
@@ -19,6 +19,7 @@ LISTED_JOBS = 20
 
 
 _ROUND_TRIP = """
+! read -r -t {pause} -u "$nap"
 mark begin
 job=$(sbatch --parsable --wrap=hostname)
 await 60 0.02 "the job to be over" over "$job"; mark end; completed "$job"
@@ -40,9 +41,9 @@ await {deadline} 0.1 "an empty queue" idle; mark end; all_completed {count}
 def round_trip(bench: Bench) -> Samples:
     """One job alone, on a cluster that has run one."""
     with bench.cluster() as slurm:
-        timed(slurm, _ROUND_TRIP)  # the first job is another measure
+        timed(slurm, _ROUND_TRIP.format(pause=0))  # the first job is another measure
         while True:
-            marks = timed(slurm, _ROUND_TRIP)
+            marks = timed(slurm, _ROUND_TRIP.format(pause=a_moment()))
             yield {"round-trip": marks["end"] - marks["begin"]}
 
 
