@@ -321,13 +321,15 @@ class Slurm:
     def sacct(self, *arguments: str, user: str = "root") -> list[dict[str, str]]:
         """Accounting records as dictionaries by column: sacct(1).
 
-        slurmctld tells slurmdbd of a job a moment after it began, and of its end: wait for what is to be there.
+        slurmctld tells slurmdbd of a job a moment after it began, and of its end: wait for what is to be there. A short
+        job may have its final State before its ExitCode; both are true once its End is no longer `Unknown`.
 
         Example:
             >>> job = slurm.sbatch(wrap="true")  # doctest: +SKIP
-            >>> asked = ["--allocations", f"--jobs={job.id}", "--format=State"]  # doctest: +SKIP
-            >>> slurm.wait_until(lambda: slurm.sacct(*asked), "the job in the accounting")  # doctest: +SKIP
-            [{'State': '...'}]
+            >>> asked = ["--allocations", f"--jobs={job.id}", "--format=State,ExitCode,End"]  # doctest: +SKIP
+            >>> ended = lambda: [row for row in slurm.sacct(*asked) if row["End"] != "Unknown"]  # doctest: +SKIP
+            >>> slurm.wait_until(ended, "the job's end in the accounting")[0]["State"]  # doctest: +SKIP
+            'COMPLETED'
         """
         text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
         return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))

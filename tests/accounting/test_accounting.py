@@ -9,12 +9,15 @@ from slurm_testbed.slurm import Slurm
 
 
 def accounted(slurm: Slurm, job_id: int) -> dict[str, str]:
-    """The job's own record, once slurmdbd has its end."""
-    columns = "--format=JobID,User,Account,State,ExitCode,AllocTRES,NodeList"
+    """The job's own record, once slurmdbd has its end.
+
+    The start of a job that is over by the time slurmctld sends it comes with the final state, and without an exit code.
+    """
+    columns = "--format=JobID,User,Account,State,ExitCode,AllocTRES,NodeList,End"
 
     def ended() -> dict[str, str] | None:
         found = slurm.sacct("--allocations", f"--jobs={job_id}", columns)
-        return found[0] if found and found[0]["State"] not in {"PENDING", "RUNNING"} else None
+        return found[0] if found and found[0]["End"] != "Unknown" else None
 
     return slurm.wait_until(ended, f"job {job_id} in the accounting")
 

@@ -54,8 +54,8 @@ def test_every_task_is_accounted_by_its_index(slurm: Slurm) -> None:
     job.wait()
 
     def accounted() -> dict[str, str]:
-        rows = slurm.sacct("--allocations", f"--jobs={job.id}", "--format=JobID,State,ExitCode")
-        found = {row["JobID"]: row["ExitCode"] for row in rows if row["State"] in {"COMPLETED", "FAILED"}}
+        rows = slurm.sacct("--allocations", f"--jobs={job.id}", "--format=JobID,ExitCode,End")
+        found = {row["JobID"]: row["ExitCode"] for row in rows if row["End"] != "Unknown"}
         return found if len(found) == 3 else {}
 
     found = slurm.wait_until(accounted, "three tasks in the accounting", deadline=20)
