@@ -56,6 +56,22 @@ def watched(slurm_release: Release, make_images: MakeImages) -> Iterator[Slurm]:
         yield slurm
 
 
+def test_jobs_that_run_before_the_agent_leave_their_records(slurm_release: Release, make_images: MakeImages) -> None:
+    """The cluster is ready within a second, and Python takes as long to start; here the agent never does."""
+    make_images(slurm_release, "observability")
+    image = image_name("observability", slurm_release.version)
+    with SlurmContainer(image=image, accounting=False, env={"SLURM_TESTBED_ROLE": "cluster"}) as slurm:
+        job = slurm.sbatch(wrap="true", output="/dev/null")
+        job.wait()
+
+        def left() -> list[str]:
+            names = slurm.run(["ls", "/var/spool/slurm-observability/new"], check=False).stdout.split()
+            return sorted(name.split(".")[1] for name in names if name.startswith(f"{job.id}."))
+
+        wanted = ["epilog", "epilogslurmctld", "prolog", "prologslurmctld"]
+        slurm.wait_until(lambda: left() == wanted, "a record of each of the four scripts", state=lambda: str(left()))
+
+
 def ask(slurm: Slurm, path: str) -> dict[str, Any]:
     """What the service answers; nothing where it does not, or knows nothing of it."""
     answer = slurm.run(["python3", "-c", ASK, path], check=False).stdout

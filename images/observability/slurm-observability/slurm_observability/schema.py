@@ -15,6 +15,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 IDEMPOTENCY_KEY = "Idempotency-Key"
 #: 1 to 200 printable characters of ASCII without spaces, e.g. `n1-1766000000123456789-prolog`.
 KEY_PATTERN = r"^[!-~]{1,200}$"
+#: Events of one request.
+MOST_AT_ONCE = 100
 
 #: PostgreSQL's text has no NUL.
 Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
@@ -165,6 +167,41 @@ class EventAnswer(BaseModel):
     run: int
     state: JobState
     recorded: bool
+
+
+class StartedReport(Message):
+    """A started event among several, with its Idempotency-Key."""
+
+    kind: Literal["job-started"]
+    key: Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
+    event: JobStarted
+
+
+class FinishedReport(Message):
+    """A finished event among several, with its Idempotency-Key."""
+
+    kind: Literal["job-finished"]
+    key: Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
+    event: JobFinished
+
+
+Report = Annotated[StartedReport | FinishedReport, Field(discriminator="kind")]
+
+
+class Reports(Message):
+    """Several events at once: POST /v1/events, which takes them in their order, each as if it had come alone.
+
+    One that does not fit, or whose key was another event's, fails the whole request: send them one by one then, which
+    harms none that was taken already.
+    """
+
+    events: list[Report] = Field(min_length=1, max_length=MOST_AT_ONCE)
+
+
+class ReportsAnswer(BaseModel):
+    """What the service answers to several events, in their order."""
+
+    events: list[EventAnswer]
 
 
 class StepSample(Message):

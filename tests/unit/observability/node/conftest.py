@@ -153,6 +153,19 @@ class Request:
     token: str | None
     body: Any
 
+    def events(self) -> list[Request]:
+        """What it is made of: each event as if it had come alone."""
+        if self.path != "/v1/events":
+            return [self]
+        return [
+            Request(f"{self.path}/{report['kind']}", report["key"], self.token, report["event"])
+            for report in self.body["events"]
+        ]
+
+    def is_about(self, job_id: int) -> bool:
+        """Whether an event of a job is among what it was sent."""
+        return any(event.body.get("job_id") == job_id for event in self.events())
+
 
 Reply = tuple[int, dict[str, str], bytes]
 
@@ -168,11 +181,16 @@ class FakeService:
 
     def take(self, request: Request) -> Reply:
         """What a real one does: the same key again changes nothing."""
-        if not request.key:
+        if request.path == "/v1/samples":
             return 200, {}, b'{"recorded": true, "unknown_jobs": []}'
         status = 200 if request.key in self.stored else 201
-        self.stored.setdefault(request.key, request)
-        return status, {}, json.dumps({"key": request.key}).encode()
+        events = request.events()
+        for event in events:
+            self.stored.setdefault(str(event.key), event)
+        answers = [{"key": event.key} for event in events]
+        if request.key:
+            return status, {}, json.dumps(answers[0]).encode()
+        return 200, {}, json.dumps({"events": answers}).encode()
 
     def events(self) -> list[tuple[str, int]]:
         """What it has taken, in order."""

@@ -10,6 +10,7 @@ import pytest
 from slurm_observability.node.delivery import Delivery, Outcome, Service
 from slurm_observability.node.events import finished, started
 from slurm_observability.node.spool import Spool
+from slurm_observability.schema import MOST_AT_ONCE
 
 from slurm_testbed.readiness import wait_until
 from tests.unit.observability.node.conftest import FakeService, Reply, Request, leave
@@ -47,7 +48,17 @@ def test_events_arrive_in_order_and_leave_the_spool(spool: Spool, service: FakeS
     delivery(spool, service).deliver()
 
     assert service.events() == [("job-started", 1), ("job-started", 2), ("job-finished", 1), ("job-finished", 2)]
+    assert [request.path for request in service.requests] == ["/v1/events"], "what waits together is sent together"
     assert list(spool.waiting()) == []
+
+
+def test_many_events_are_sent_in_several_requests(spool: Spool, service: FakeService) -> None:
+    put(spool, *range(1, MOST_AT_ONCE + 31))
+
+    delivery(spool, service).deliver()
+
+    assert [len(request.events()) for request in service.requests] == [MOST_AT_ONCE, 30]
+    assert [job for _, job in service.events()] == list(range(1, MOST_AT_ONCE + 31))
 
 
 def test_nothing_is_lost_while_the_service_is_away(spool: Spool) -> None:
@@ -143,14 +154,14 @@ def test_service_says_when_to_come_back(spool: Spool, service: FakeService) -> N
 
 def test_one_events_fault_does_not_hold_up_other_jobs(spool: Spool, service: FakeService) -> None:
     put(spool, 1, 2, end=True)
-    service.answer = lambda request: (500, {}, b"") if request.body["job_id"] == 1 else service.take(request)
+    service.answer = lambda request: (500, {}, b"") if request.is_about(1) else service.take(request)
 
     left = delivery(spool, service).attempt()
 
     assert left
     assert service.events() == [("job-started", 2), ("job-finished", 2)]
     # The end of job 1 was not sent before its start.
-    assert [r.path.rpartition("/")[2] for r in service.requests if r.body["job_id"] == 1] == ["job-started"]
+    assert [r.path for r in service.requests if r.is_about(1)] == ["/v1/events", "/v1/events/job-started"]
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
@@ -158,7 +169,7 @@ def test_event_that_can_never_pass_is_put_aside_with_the_answer(
     spool: Spool, service: FakeService, status: int
 ) -> None:
     put(spool, 1, 2)
-    service.answer = lambda r: (status, {}, b"job_id: no") if r.body["job_id"] == 1 else service.take(r)
+    service.answer = lambda r: (status, {}, b"job_id: no") if r.is_about(1) else service.take(r)
 
     delivery(spool, service).deliver()
 

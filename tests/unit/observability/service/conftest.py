@@ -70,6 +70,13 @@ class Api:
         body = {"final_state": "completed", "exit_code": 0, "signal": 0, "source": "epilog", **more}
         return self.event("finished", status, key, job_id=job_id, timestamp=at(seconds), node_list=["n1"], **body)
 
+    def several(self, *reports: Json, status: int = 200) -> Json:
+        """Report several events at once; the status is checked."""
+        answer = self.client.post("/v1/events", json={"events": list(reports)}, headers=self.headers(Role.AGENT))
+        assert answer.status_code == status, answer.text
+        result: Json = answer.json()
+        return result
+
     def sample(self, *jobs: Json, node: str = "n1", seconds: float = 1, status: int = 200, **more: Any) -> Json:
         """Report a sample of a node."""
         body = {"node": node, "timestamp": at(seconds), "job_count": len(jobs), "jobs": list(jobs), **more}

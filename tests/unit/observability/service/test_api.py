@@ -200,7 +200,7 @@ def test_reading_needs_a_token_that_may_read(api: Api, path: str, header: str | 
 
 
 @pytest.mark.row("O-14.1")
-@pytest.mark.parametrize("path", ["/v1/events/job-started", "/v1/events/job-finished", "/v1/samples"])
+@pytest.mark.parametrize("path", ["/v1/events/job-started", "/v1/events/job-finished", "/v1/events", "/v1/samples"])
 @pytest.mark.parametrize(("role", "status"), [(None, 401), ("reader", 403)])
 def test_reporting_needs_a_token_of_an_agent_before_the_body_is_read(
     api: Api, path: str, role: str | None, status: int

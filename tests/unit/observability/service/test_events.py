@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from slurm_observability.schema import JobState
+from slurm_observability.schema import MOST_AT_ONCE, JobState
 
 from tests.unit.observability.service.conftest import Api, Serve, at
 
@@ -305,6 +305,53 @@ def test_event_needs_a_key(api: Api, key: Any) -> None:
 
     assert answer.status_code == 422, answer.text
     assert "Idempotency-Key".lower() in answer.json()["error"]["message"].lower()
+
+
+def report(kind: str, job_id: int, key: str, **more: Any) -> dict[str, Any]:
+    """An event among several."""
+    event = {"job_id": job_id, "timestamp": at(0 if kind == "started" else 10), "node_list": ["n1"], **more}
+    if kind == "finished":
+        event = {"final_state": "completed", "source": "epilog", **event}
+    return {"kind": f"job-{kind}", "key": key, "event": {"source": "prolog", **event}}
+
+
+def test_several_events_at_once_are_as_if_each_had_come_alone(api: Api) -> None:
+    reports = [report("started", 7, "a"), report("started", 8, "b"), report("finished", 7, "c")]
+
+    answer = api.several(*reports)
+
+    assert [(one["key"], one["job_id"], one["state"], one["recorded"]) for one in answer["events"]] == [
+        ("a", 7, "running", True),
+        ("b", 8, "running", True),
+        ("c", 7, "completed", True),
+    ]
+    assert (runs(api, 7), runs(api, 8)) == ([(0, "completed")], [(0, "running")])
+    assert api.several(*reports) == answer, "the same keys again change nothing"
+    assert kinds(api, 7) == [(0, "started", "prolog"), (0, "finished", "epilog")]
+    assert api.finished(7, key="c", status=200)["key"] == "c", "a key is the same alone and among others"
+
+
+def test_one_of_several_that_does_not_fit_is_named_and_none_is_taken(api: Api) -> None:
+    error = api.several(report("started", 7, "a"), report("started", 8, "b", user=5), status=422)["error"]
+
+    assert "events.1" in error["message"]
+    assert api.get("/v1/jobs")["total"] == 0
+
+
+def test_one_of_several_whose_key_was_anothers_leaves_those_before_it_taken(api: Api) -> None:
+    api.started(6, key="b")
+
+    error = api.several(report("started", 7, "a"), report("started", 8, "b"), status=409)["error"]
+
+    assert error["code"] == "idempotency_key_reused"
+    assert [job["job_id"] for job in api.get("/v1/jobs")["jobs"]] == [7, 6]
+
+
+@pytest.mark.parametrize("count", [0, MOST_AT_ONCE + 1])
+def test_no_events_or_too_many_at_once_are_refused(api: Api, count: int) -> None:
+    reports = [report("started", job, f"k{job}") for job in range(1, count + 1)]
+
+    assert "events" in api.several(*reports, status=422)["error"]["message"]
 
 
 def test_what_was_taken_is_there_after_a_restart(serve: Serve) -> None:

@@ -119,13 +119,17 @@ class Agent:
         """
         waiting = made = False
         held_up: set[tuple[str, int]] = set()
-        for record in self.spool.records():
+        records = list(self.spool.records())
+        ended = {(record.node, record.job_id) for record in records if not record.is_start and not record.of_slurmctld}
+        for record in records:
             node = SLURMCTLD if record.of_slurmctld else record.node or self.settings.host
             ends = not record.is_start
             try:
                 # A run's end makes its start ready, too; and comes before the next run's start.
                 done = (node, record.job_id) not in held_up and (
-                    self._end(record, node) if ends else self._start(record, node)
+                    self._end(record, node)
+                    if ends
+                    else self._start(record, node, may_wait=(record.node, record.job_id) not in ended)
                 )
             except (RecordError, ValueError) as error:
                 # A ValueError is pydantic's: what Slurm said does not fit into an event.
@@ -148,7 +152,7 @@ class Agent:
 
     # --- starts -------------------------------------------------------------------------------------------
 
-    def _start(self, record: Record, node: str) -> bool:
+    def _start(self, record: Record, node: str, *, may_wait: bool) -> bool:
         known = self.jobs.get(node, record.job_id)
         if not known or known.begun_ns != record.written_ns:
             self.jobs.add(_running(record, node))
@@ -159,14 +163,14 @@ class Agent:
             self.sampling.wake()
         if not record.is_first_host:
             self.spool.done(record)
-        elif (event := self._started(record, node)) is not None:
+        elif (event := self._started(record, node, may_wait=may_wait)) is not None:
             self.spool.put(record, self.settings.host, event)
         else:
             return False
         return True
 
-    def _started(self, record: Record, node: str) -> JobStarted | None:
-        """The event of a prolog; None while the job's folder may still come."""
+    def _started(self, record: Record, node: str, *, may_wait: bool) -> JobStarted | None:
+        """The event of a prolog; None while the job's folder may still come, unless the job is over."""
         folder = reading = None
         unread = []
         if self.cgroups:
@@ -174,7 +178,7 @@ class Agent:
             reading = self.cgroups.read(folder) if folder else None
             wants_limit = memory_limit_is_allocation(self._slurm_conf(record), None)
             complete = reading and (reading.memory_limit_bytes or not wants_limit)
-            if not complete and _age(record) < FOLDER_WITHIN and all(r.is_start for r in self._of_same_job(record)):
+            if not complete and may_wait and _age(record) < FOLDER_WITHIN:
                 return None
             if not folder:
                 unread.append(f"cgroup_path: there was no folder within {FOLDER_WITHIN} s of the prolog")
@@ -191,14 +195,6 @@ class Agent:
             gpu_vendor=vendors.pop() if len(vendors) == 1 else None,
             unread=unread,
         )
-
-    def _of_same_job(self, record: Record) -> list[Record]:
-        """The other records that slurmd's scripts left of a job on the same node."""
-        return [
-            other
-            for other in self.spool.records()
-            if (other.job_id, other.node) == (record.job_id, record.node) and not other.of_slurmctld
-        ]
 
     def _slurm_conf(self, record: Record) -> Path:
         return Path(record.values.get("SLURM_CONF", self.settings.slurm_conf))
@@ -244,11 +240,19 @@ class Agent:
         if folder is None:
             trouble = self.keeper.trouble if self.keeper else "the agent holds no folders"
             return None, trouble or "the job's folder was gone, or there never was one"
-        if any(other.written_ns > record.written_ns and other.is_start for other in self._of_same_job(record)):
+        if self._has_begun_again(record):
             return None, f"{folder.path} has the job's next run, too: the agent was away when this one ended"
         if self.cgroups.steps(folder):
             return None, f"{folder.path} still has steps {STEPS_GONE_WITHIN:.0f} s after the epilog"
         return self.cgroups.read(folder), None
+
+    def _has_begun_again(self, record: Record) -> bool:
+        """Whether slurmd's prolog has told of the job on this node again, since its end."""
+        return any(
+            other.is_start and other.node == record.node and other.written_ns > record.written_ns
+            for other in self.spool.records(record.job_id)
+            if not other.of_slurmctld
+        )
 
     def _troubles(self) -> list[Unread]:
         found = []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import requests
 import tenacity
 
 from slurm_observability.node.spool import Ready, Spool
-from slurm_observability.schema import IDEMPOTENCY_KEY
+from slurm_observability.schema import IDEMPOTENCY_KEY, MOST_AT_ONCE
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +150,7 @@ class Delivery(threading.Thread):
         self._asked_for = 0.0
         held_up: set[int] = set()
         trouble = None
-        for event in self._spool.waiting():
-            if event.job_id in held_up:
-                continue
-            answer = self._service.post(event.endpoint, event.body, key=event.key)
-            if answer.outcome is Outcome.DELIVERED and not _is_receipt(answer.body, event.key):
-                answer = Answer(Outcome.AWAY, f"this is no service of ours: {answer.text}")
+        for event, answer in self._answers(held_up):
             if self._settled(event, answer):
                 continue
             held_up.add(event.job_id)
@@ -163,6 +160,31 @@ class Delivery(threading.Thread):
                 break
         self._say(trouble)
         return bool(held_up)
+
+    def _answers(self, held_up: set[int]) -> Iterator[tuple[Ready, Answer]]:
+        """Send each event that waits, but those of jobs that are held up, and say what became of it.
+
+        What waits together is sent together; where that does not pass, one by one, to see which one is at fault.
+        """
+        waiting = (event for event in self._spool.waiting() if event.job_id not in held_up)
+        while events := list(islice(waiting, MOST_AT_ONCE)):
+            together = self._send_together(events) if len(events) > 1 else None
+            if together and together.outcome in {Outcome.DELIVERED, Outcome.AWAY}:
+                yield from ((event, together) for event in events)
+                continue
+            for event in events:
+                if event.job_id not in held_up:
+                    yield event, self._send(event)
+
+    def _send(self, event: Ready) -> Answer:
+        answer = self._service.post(event.endpoint, event.body, key=event.key)
+        return _with_receipts(answer, [answer.body], [event])
+
+    def _send_together(self, events: Sequence[Ready]) -> Answer:
+        reports = [{"kind": event.kind, "key": event.key, "event": event.body} for event in events]
+        answer = self._service.post("/v1/events", {"events": reports})
+        receipts = answer.body.get("events") if isinstance(answer.body, dict) else None
+        return _with_receipts(answer, receipts if isinstance(receipts, list) else [], events)
 
     def _settled(self, event: Ready, answer: Answer) -> bool:
         if answer.outcome is Outcome.DELIVERED:
@@ -184,9 +206,12 @@ class Delivery(threading.Thread):
         self.trouble = trouble
 
 
-def _is_receipt(body: Any, key: str) -> bool:
-    """Whether an answer says that the service has the event: a page that says 200 to everything does not."""
-    return isinstance(body, dict) and body.get("key") == key
+def _with_receipts(answer: Answer, receipts: Sequence[Any], events: Sequence[Ready]) -> Answer:
+    """The answer, if it says that the service has the events: a page that says 200 to everything does not."""
+    keys = [receipt.get("key") for receipt in receipts if isinstance(receipt, dict)]
+    if answer.outcome is not Outcome.DELIVERED or keys == [event.key for event in events]:
+        return answer
+    return Answer(Outcome.AWAY, f"this is no service of ours: {answer.text}")
 
 
 def _judge(response: requests.Response) -> Answer:

@@ -64,6 +64,11 @@ class Ready:
     endpoint: str
     body: dict[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """What it is among others, e.g. `job-started`."""
+        return self.endpoint.rpartition("/")[2]
+
 
 class Spool:
     """The spool's folders.
@@ -92,10 +97,12 @@ class Spool:
 
     # --- records ------------------------------------------------------------------------------------------
 
-    def records(self) -> Iterator[Record]:
-        """The records that are there, oldest first; those that are cut off are put aside."""
+    def records(self, job_id: int | None = None) -> Iterator[Record]:
+        """The records that are there, or those of one job, oldest first; those that are cut off are put aside."""
         found = []
         for path in _files(self.new):
+            if job_id is not None and not path.name.startswith(f"{job_id}."):
+                continue
             with contextlib.suppress(FileNotFoundError):
                 found.append((path.stat().st_mtime_ns, _sequence(path.name), path))
         for written, _, path in sorted(found):
@@ -130,7 +137,8 @@ class Spool:
         return jobs
 
     def save_running(self, job: RunningJob) -> None:
-        _write(self._running(job.node, job.job_id), job.model_dump_json())
+        # A loss of power ends the job, too.
+        _write(self._running(job.node, job.job_id), job.model_dump_json(), durable=False)
 
     def forget_running(self, node: str, job_id: int) -> None:
         self._running(node, job_id).unlink(missing_ok=True)
@@ -201,12 +209,13 @@ def _sequence(name: str) -> list[int]:
     return [int(part) for part in name.split(".") if part.isdecimal()][1:]
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file so that it is there as a whole or not at all, also after a power cut."""
+def _write(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file so that it is there as a whole or not at all, where it is durable also after a power cut."""
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     unfinished.replace(path)

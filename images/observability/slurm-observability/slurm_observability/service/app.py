@@ -31,6 +31,8 @@ from slurm_observability.schema import (
     Message,
     Name,
     NodeSample,
+    Reports,
+    ReportsAnswer,
     SampleAnswer,
 )
 from slurm_observability.service import answers, ledger, queries, samples
@@ -167,28 +169,40 @@ _event: dict[str, Any] = {
 @agents.post("/v1/events/job-started", **_event)
 def job_started(event: JobStarted, key: Key, response: Response, service: Of, caller: By) -> EventAnswer:
     """Report that a run of a job has begun."""
-    return _take_event(service, event, key, caller, response)
+    return _take_one(service, event, key, caller, response)
 
 
 @agents.post("/v1/events/job-finished", **_event)
 def job_finished(event: JobFinished, key: Key, response: Response, service: Of, caller: By) -> EventAnswer:
     """Report that a run of a job has ended."""
-    return _take_event(service, event, key, caller, response)
+    return _take_one(service, event, key, caller, response)
 
 
-def _take_event(
+@agents.post("/v1/events", response_model=ReportsAnswer, responses={409: _event["responses"][409]})
+def several_events(reports: Reports, service: Of, caller: By) -> ReportsAnswer:
+    """Report several events at once, in their order; where one is refused, those before it are taken."""
+    taken = [_take(service, report.event, report.key, caller) for report in reports.events]
+    return ReportsAnswer(events=[answer for answer, _ in taken])
+
+
+def _take_one(
     service: Service, event: JobStarted | JobFinished, key: str, caller: Caller, response: Response
 ) -> EventAnswer:
-    answer, new = _again(lambda: _record(service, event, key, caller))
+    answer, new = _take(service, event, key, caller)
     if not new:
         response.status_code = 200
-        return answer
-    service.metrics.events.labels(
-        ledger.STARTED if isinstance(event, JobStarted) else ledger.FINISHED, event.source
-    ).inc()
-    if isinstance(event, JobFinished):
-        service.nudge()
     return answer
+
+
+def _take(service: Service, event: JobStarted | JobFinished, key: str, caller: Caller) -> tuple[EventAnswer, bool]:
+    """Record an event; False where its key was answered before."""
+    answer, new = _again(lambda: _record(service, event, key, caller))
+    if new:
+        kind = ledger.STARTED if isinstance(event, JobStarted) else ledger.FINISHED
+        service.metrics.events.labels(kind, event.source).inc()
+        if isinstance(event, JobFinished):
+            service.nudge()
+    return answer, new
 
 
 def _again(function: Callable[[], Made]) -> Made:
