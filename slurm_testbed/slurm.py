@@ -329,7 +329,7 @@ class Slurm:
             >>> asked = ["--allocations", f"--jobs={job.id}", "--format=State,ExitCode,End"]  # doctest: +SKIP
             >>> ended = lambda: [row for row in slurm.sacct(*asked) if row["End"] != "Unknown"]  # doctest: +SKIP
             >>> slurm.wait_until(ended, "the job's end in the accounting")  # doctest: +SKIP
-            [{'State': 'COMPLETED', 'ExitCode': '0:0', 'End': '2026-11-22T19:02:26'}]
+            [{'State': 'COMPLETED', 'ExitCode': '0:0', 'End': '...'}]
         """
         text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
         return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))
