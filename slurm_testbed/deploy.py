@@ -33,7 +33,8 @@ target=$1 digest=$2 folder=${1%/*} name=${1##*/}
 umask 022
 mkdir -p "$folder"
 find "$folder" -maxdepth 1 -name ".$name.*" -mmin +60 -delete
-new=$(mktemp "$folder/.$name.XXXXXX")
+# Known before it is there, so that no moment is left in which a lost connection leaves it behind.
+new=$folder/.$name.$(uname -n).$$
 trap 'rm -f "$new"' EXIT
 trap 'exit 1' HUP INT TERM
 cat > "$new"

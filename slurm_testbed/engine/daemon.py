@@ -24,8 +24,8 @@ INSTALL_SECONDS = 900.0
 #: A /24 for each network: the engine's own pools are exhausted after about 29 networks.
 ADDRESS_POOLS = {"default-address-pools": [{"base": "10.213.0.0/16", "size": 24}]}
 
-#: Where dockerd mounts layers.
-_LAYERS = "/var/lib/docker/overlay2/"
+#: Where dockerd mounts layers, and where BuildKit mounts the root of a build step.
+_LAYERS = ("/var/lib/docker/overlay2/", "/var/lib/docker/buildkit/executor/")
 
 
 def ensure(*, interactive: bool | None = None, machine: Machine = THIS) -> docker.DockerClient:

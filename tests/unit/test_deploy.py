@@ -19,7 +19,7 @@ SSH = """#!/bin/sh
 for last; do before=$node node=$now now=$last; done
 case $node in
   far) echo 'ssh: connect to host far port 22: No route to host' >&2; exit 255 ;;
-  lossy) case $last in *mktemp*) head -c 1000 | sh -c "$last"; exit ;; esac ;;
+  lossy) case $last in *"cat >"*) head -c 1000 | sh -c "$last"; exit ;; esac ;;
 esac
 exec sh -c "$last"
 """

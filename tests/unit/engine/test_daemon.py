@@ -75,7 +75,7 @@ def test_ensure_after_an_unclean_end_removes_the_stale_pid_files(bench: Bench) -
     client.close()
 
 
-LAYERS = [f"/var/lib/docker/overlay2/{letter * 64}/merged" for letter in "ab"]
+LAYERS = [f"/var/lib/docker/overlay2/{'a' * 64}/merged", "/var/lib/docker/buildkit/executor/og7/rootfs"]
 MOUNTS = f"""/dev/vda / ext4 rw,relatime 0 0
 overlay {LAYERS[0]} overlay rw,relatime,lowerdir=/var/lib/docker/overlay2/l/X 0 0
 overlay /home/somebody/merged overlay rw,relatime 0 0
