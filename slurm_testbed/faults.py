@@ -39,7 +39,7 @@ class Fault:
 
 _FAULTS: dict[str, Fault] = {}
 #: A slurm.conf and a log beside the cluster's own.
-_ALONE, _SAID = "/run/slurm/alone.conf", "/run/slurm/alone.log"
+_ALONE, _SAID = "/run/slurmctld/alone.conf", "/run/slurmctld/alone.log"
 
 
 def fault(name: str, summary: str) -> Callable[[Callable[[str | None], Iterator[Step]]], Fault]:

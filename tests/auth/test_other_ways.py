@@ -34,7 +34,7 @@ def signed(private: rsa.RSAPrivateKey, user: str) -> str:
 
 
 @pytest.mark.requires("containers")
-@pytest.mark.requires("auth_jwt")
+@pytest.mark.requires("jwks")
 @pytest.mark.row("C-22.1", "C-22.2")
 def test_token_of_an_identity_provider_is_accepted_beside_our_own(slurm_start: Callable[..., Any]) -> None:
     private, other = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
