@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from slurm_testbed.bench import builds, clusters, observability, work
+from slurm_testbed.bench import builds, clusters, hub, observability, work
 from slurm_testbed.bench.figures import Goal, Row
 from slurm_testbed.bench.measure import Measure
 from slurm_testbed.bench.work import REQUESTS, THREADS
@@ -112,6 +112,21 @@ def _observability_measures() -> list[Measure]:
     ]
 
 
+def _hub_measures() -> list[Measure]:
+    rows = (
+        Row("spawn", "spawn of a server: asked → it answers its API", _goal(4)),
+        Row("spawn-job", "of that: asked → its job is on the node"),
+        Row("spawn-lab", "of that: its job is there → JupyterLab has begun"),
+        Row("spawn-seen", "of that: it has begun → the hub's proxy reaches it"),
+    )
+    together = Row("spawn-10", f"{len(hub.USERS)} users at once → the last server answers")
+    together.count = len(hub.USERS)
+    return [
+        Measure("spawn", 10, rows, hub.spawn, on_demand=True),
+        Measure("spawn-10", 3, (together,), hub.together, on_demand=True),
+    ]
+
+
 def catalogue() -> dict[str, Measure]:
     """Every measure by name, with rows that are empty yet.
 
@@ -119,7 +134,13 @@ def catalogue() -> dict[str, Measure]:
         >>> list(catalogue())[:3]
         ['start', 'start-no-accounting', 'first']
     """
-    measures = [*_cluster_measures(), *_work_measures(), *_observability_measures(), *_image_measures()]
+    measures = [
+        *_cluster_measures(),
+        *_work_measures(),
+        *_observability_measures(),
+        *_hub_measures(),
+        *_image_measures(),
+    ]
     return {measure.name: measure for measure in measures}
 
 
