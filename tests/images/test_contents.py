@@ -54,6 +54,7 @@ def ability_file(ability: str) -> str:
         "dynamic_nodes": "/usr/sbin/slurmd",
         "first_job_id": "/usr/lib/slurm/libslurmfull.so",
         "health_endpoints": "/usr/sbin/slurmctld",
+        "jwks": "/usr/lib/slurm/auth_jwt.so",
         "mysql": "/usr/lib/slurm/accounting_storage_mysql.so",
         "pam": "/lib/*/security/pam_slurm.so",
         "pmix": "/usr/lib/slurm/mpi_pmix*.so",
