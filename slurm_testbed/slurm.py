@@ -60,8 +60,21 @@ class JobRecord:
     fields: Mapping[str, str]
 
     @classmethod
+    def parse_all(cls, text: str) -> list[JobRecord]:
+        """Read what `scontrol --oneliner show job` prints.
+
+        Since 26.05 a record holds the command that was called, which may be of several lines.
+
+        Example:
+            >>> first, second = JobRecord.parse_all("JobId=7 SubmitLine=a\\nb WorkDir=/\\nJobId=8\\n")
+            >>> first.fields["SubmitLine"], second.id
+            ('a\\nb', 8)
+        """
+        return [cls.parse(record) for record in re.split(r"^(?=JobId=)", text, flags=re.MULTILINE) if record.strip()]
+
+    @classmethod
     def parse(cls, line: str) -> JobRecord:
-        """Read one line of `scontrol --oneliner show job`.
+        """Read one record of `scontrol --oneliner show job`.
 
         Example:
             >>> JobRecord.parse("JobId=7 JobName=a b JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0").exit_code
@@ -80,14 +93,19 @@ class JobRecord:
         )
 
 
-def parse_fields(line: str) -> dict[str, str]:
-    """Split `Key=value Key=value`, as scontrol prints it, where values may hold blanks.
+def parse_fields(text: str) -> dict[str, str]:
+    """Split `Key=value Key=value`, as scontrol prints it, where values may hold blanks and line ends.
+
+    A value may hold what looks like a field: the first one of a name counts.
 
     Example:
-        >>> parse_fields("JobId=7 JobName=two words TRES=cpu=1,mem=100M")
-        {'JobId': '7', 'JobName': 'two words', 'TRES': 'cpu=1,mem=100M'}
+        >>> parse_fields("JobId=7 JobName=two words TRES=cpu=1,mem=100M SubmitLine=sbatch --wrap=env JobId=8")
+        {'JobId': '7', 'JobName': 'two words', 'TRES': 'cpu=1,mem=100M', 'SubmitLine': 'sbatch --wrap=env'}
     """
-    return dict(re.findall(r"([A-Z][\w:/]*)=(.*?)(?=\s+[A-Z][\w:/]*=|\s*$)", line))
+    fields: dict[str, str] = {}
+    for name, value in re.findall(r"(?s)([A-Z][\w:/]*)=(.*?)(?=\s+[A-Z][\w:/]*=|\s*\Z)", text):
+        fields.setdefault(name, value)
+    return fields
 
 
 def is_idle(state: str) -> bool:
@@ -132,7 +150,7 @@ class Job:
     def records(self) -> list[JobRecord]:
         """One record per array task or component, a single one for an ordinary job."""
         answer = self._slurm.run(["scontrol", "--oneliner", "show", "job", str(self.id)])
-        return [JobRecord.parse(line) for line in answer.stdout.splitlines() if line.strip()]
+        return JobRecord.parse_all(answer.stdout)
 
     def record(self) -> JobRecord:
         """The job's record; the first one of an array."""

@@ -47,6 +47,17 @@ def test_options_and_environment_reach_the_job(slurm: Slurm) -> None:
     assert job.record().fields["UserId"].startswith("bob(")
 
 
+@pytest.mark.smoke
+def test_record_is_read_right_whatever_the_command_holds(slurm: Slurm) -> None:
+    """Since 26.05 the record has the command itself, before its last fields."""
+    job = slurm.sbatch(wrap="true a\nJobState=FAILED ExitCode=3:0\necho JobId=9")
+    record = job.wait()
+
+    assert (record.id, record.state, record.exit_code) == (job.id, "COMPLETED", 0), record
+    assert job.output() == "JobId=9\n"
+    assert len(job.records()) == 1
+
+
 def test_held_job_waits_until_it_is_cancelled(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="true", hold=True)
     assert (job.state, job.record().reason) == ("PENDING", "JobHeldUser")
