@@ -37,6 +37,7 @@ class Recorded:
     """A server that answers as slurmrestd of a release did.
 
     Attributes:
+        release: whose answers they are.
         answers: what it said, by moment.
         moment: which of slurmctld's answers it gives.
         records: whether slurmdbd has any.
@@ -46,6 +47,7 @@ class Recorded:
     """
 
     def __init__(self, release: str) -> None:
+        self.release = release
         self.answers: Json = json.loads((ANSWERS / f"{release}.json").read_text())
         self.moment, self.records, self.status = "running", True, 200
         self.said: bytes | None = None
@@ -79,13 +81,18 @@ class Recorded:
         if path == "/openapi/v3":
             return {"paths": {f"/slurm/{name}/jobs": {} for name in ("v0.0.4", version)}}
         if path == f"/slurmdb/{version}/jobs":
-            return {"jobs": records, "errors": []}
+            return self.found(records)
         if path.startswith(f"/slurmdb/{version}/job/"):
-            return {"jobs": [one for one in records if str(one["job_id"]) == path.rsplit("/", 1)[1]], "errors": []}
+            return self.found([one for one in records if str(one["job_id"]) == path.rsplit("/", 1)[1]])
         if path == f"/slurm/{version}/nodes":
             return {"nodes": self.answers["nodes"]}
         assert path == f"/slurm/{version}/jobs", path
         return {"jobs": self.answers["jobs"][self.moment]}
+
+    def found(self, records: list[Json]) -> Json:
+        """slurmdbd's records; that there are none is an error to 22.05, in its own words."""
+        nothing = {"description": "Nothing found", "error_number": 9003, "error": "Nothing found with query"}
+        return {"jobs": records, "errors": [nothing] if not records and self.release == "22.05" else []}
 
 
 @pytest.fixture(params=RELEASES)
@@ -191,6 +198,19 @@ def test_each_job_ends_in_the_state_that_slurmdbd_has(api: Api, slurm: Recorded,
         assert len(told) == len(set(told))
     assert api.get("/v1/health")["scheduler"]["unsettled"] == 0
     assert not api.service.board.runs()
+
+
+@pytest.mark.row("O-10.2")
+def test_job_that_slurmdbd_does_not_know_holds_up_no_other(api: Api, slurm: Recorded, look: Reconciler) -> None:
+    at = start_of(slurm, 1)
+    api.event("started", job_id=4_000_000_001, user="alice", source="prolog", timestamp=at)
+    api.event("finished", job_id=4_000_000_001, final_state="completed", source="epilog", timestamp=at)
+    for slurm.moment in ("running", "suspended", "requeued", "ended"):
+        look.look()
+
+    settled = {job["job_id"]: job["settled"] for job in api.get("/v1/jobs")["jobs"]}
+    assert settled == {**dict.fromkeys(ENDED, True), 4_000_000_001: False}
+    assert api.get("/v1/health")["scheduler"]["ok"] is True
 
 
 @pytest.mark.row("O-10.6")

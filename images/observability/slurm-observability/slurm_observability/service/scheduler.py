@@ -25,6 +25,9 @@ from slurm_observability.schema import JobState
 Json = dict[str, Any]
 
 _VERSIONED = re.compile(r"^/+slurm(?:db)?/(v\d+(?:\.\d+)+)/")
+#: slurmrestd's number for a question to which there is no record: ESLURM_REST_EMPTY_RESULT of slurm/slurm_errno.h.
+#: 22.05 calls that an error, later releases answer with an empty list.
+_NOTHING_FOUND = 9003
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 30
 #: How long a token that we make is good for, and how long before its end the next one is made.
@@ -212,7 +215,7 @@ class Slurmrestd:
             answer = None
         if not isinstance(answer, dict):
             raise SchedulerError(f"{url} answered {response.status_code}, and no JSON object")
-        errors = answer.get("errors") or []
+        errors = [one for one in answer.get("errors") or [] if one.get("error_number") != _NOTHING_FOUND]
         if response.status_code != requests.codes.ok or errors:
             raise SchedulerError(f"{url} answered {response.status_code}: {_said(errors) or response.reason}")
         return answer
