@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,8 +41,14 @@ def test_job_has_the_values_of_its_own_gpu(with_gpu_tools: SlurmCluster) -> None
         "device_power_watts": (device, 55.5),
         "device_temperature_celsius": (device, 61),
     }
-    gpus = slurm.observability.api("GET", f"v1/jobs/{job.id}/metrics").json()["nodes"][0]["samples"][-1]["gpus"]
-    assert [gpu["stand_in"] for gpu in gpus] == [True]
+
+    def read() -> list[dict[str, Any]]:
+        nodes: list[dict[str, Any]] = slurm.observability.api("GET", f"v1/jobs/{job.id}/metrics").json()["nodes"]
+        return [sample for node in nodes for sample in node["samples"]]
+
+    # One that came before the job's start was told is shown, and belongs to no run.
+    samples = slurm.wait_until(read, "a sample of the job's run", deadline=60)
+    assert [gpu["stand_in"] for gpu in samples[-1]["gpus"]] == [True]
     job.cancel()
     job.wait()
     found_job = await_state(slurm, job, "cancelled")
