@@ -38,7 +38,8 @@ def repository(pytester: pytest.Pytester) -> pytest.Pytester:
     """A repository in a temporary folder, with a small checklist and this plugin."""
     pytester.makeini(
         f"[pytest]\npythonpath = {rows.ROOT}\naddopts = --import-mode=importlib --strict-markers "
-        "-p fixtures.rows.plugin -p no:slurm-testbed\nmarkers = row(*ids): rows\n"
+        "-p fixtures.rows.plugin -p no:slurm-testbed -m 'not deep'\n"
+        "markers =\n  row(*ids): rows\n  deep: takes minutes\n"
     )
     (pytester.mkdir("docs") / "checklist.yaml").write_text(SMALL_CHECKLIST, encoding="utf-8")
     return pytester

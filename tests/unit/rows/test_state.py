@@ -44,6 +44,13 @@ def test_claiming_test_that_never_ran_then_unproved(repository: pytest.Pytester,
     assert states(show())["C-01"] == "unproved", "a test that was left out may not look like a proof"
 
 
+def test_clause_of_a_deep_test_then_its_result_counts(repository: pytest.Pytester, show: Show) -> None:
+    repository.makepyfile(test_it="import pytest\n@pytest.mark.deep\n@pytest.mark.row('C-01')\ndef test_a(): pass\n")
+    repository.runpytest_subprocess("-m", "").assert_outcomes(passed=1)
+
+    assert show()["rows"]["C-01"] == "proved"
+
+
 @pytest.mark.parametrize(
     ("lacks", "state", "row"),
     [(None, "skipped", "partly"), ("registry", "skipped", "partly"), ("gpu", "not checkable here", "proved")],
