@@ -7,6 +7,7 @@ killed itself.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -19,9 +20,9 @@ from typing import Any
 import jwt
 import pytest
 from slurm_observability.schema import JobState
-from slurm_observability.service.models import Node
+from slurm_observability.service.models import Node, Run
 from slurm_observability.service.nodes import NO_FACTS
-from slurm_observability.service.reconcile import Reconciler
+from slurm_observability.service.reconcile import Reconciler, match
 from slurm_observability.service.scheduler import SchedulerError, Slurmrestd, read_jobs, read_nodes, read_records
 from sqlalchemy.orm import Session
 
@@ -245,6 +246,22 @@ def test_requeued_run_reported_by_scripts_is_settled_by_its_own_record(
 
     runs = [(run["run"], run["state"], run["settled"]) for run in api.get("/v1/jobs/3")["runs"]]
     assert runs == [(0, "requeued", True), (1, "cancelled", True)]
+
+
+@pytest.mark.row("O-05.4")
+def test_record_settles_the_run_that_began_when_it_did(slurm: Recorded) -> None:
+    """Where an administrator starts a requeued job at once, and slurmdbd has no record yet of the second run."""
+    first = next(one for one in read_records({"jobs": slurm.answers["records"]}) if one.job_id == 3 and one.nodes)
+    assert first.started_at is not None
+    assert first.finished_at is not None
+    again = first.finished_at + timedelta(seconds=3)
+    runs = [Run(run=0, started_at=first.started_at), Run(run=1, started_at=again)]
+
+    assert match(runs[1], [first], [runs[0]]) is None
+    assert match(runs[0], [first], [runs[1]]) is first
+
+    second = dataclasses.replace(first, started_at=again, finished_at=again + timedelta(seconds=1), restarts=None)
+    assert [match(run, [first, second], [other]) for run, other in (runs, reversed(runs))] == [first, second]
 
 
 @pytest.mark.row("O-05.4", "O-10.9")

@@ -240,7 +240,8 @@ class Reconciler:
             run = session.get(Run, key)
             if run is None or run.settled:
                 return True
-            record = match(run, records)
+            others = [one for one in ledger.runs_of(session, job_id, run.cluster) if one.id != key]
+            record = match(run, records, others)
             if record is None:
                 return False
             settle(session, run, record)
@@ -262,12 +263,13 @@ class Reconciler:
                 session.execute(statement)
 
 
-def match(run: Run, records: list[SlurmJob]) -> SlurmJob | None:
+def match(run: Run, records: Sequence[SlurmJob], others: Sequence[Run] = ()) -> SlurmJob | None:
     """The final record of slurmdbd's that is this run's, by the count of restarts or, in older releases, by the time.
 
     Args:
         run: a run of the job.
         records: the job's, oldest first.
+        others: its other runs.
     """
     if run.cluster:
         records = [record for record in records if record.cluster in {run.cluster, ""}]
@@ -277,15 +279,24 @@ def match(run: Run, records: list[SlurmJob]) -> SlurmJob | None:
         since = [one for one in final if not run.submitted_at or _end(one) >= run.submitted_at - ledger.SLACK]
         fitting = since[-1:] if since[-1:] == records[-1:] else []
     else:
-        # Between two runs of a job are two minutes, for Slurm holds a requeued job so long.
         fitting = [one for one in final if one.nodes and _was_under_way(one, run.started_at)]
-    exact = [one for one in final if one.restarts is not None and one.restarts == run.restarts]
-    return next((one for one in reversed(fitting) if one in exact), next(reversed(fitting), None))
+    exact = [one for one in fitting if one.restarts is not None and one.restarts == run.restarts]
+    # Slurm holds a requeued job for two minutes; an administrator may start it as soon as its last run has ended.
+    own = [one for one in fitting if not any(_is_nearer(other, run, one) for other in others)]
+    return next(reversed(exact or own), None)
 
 
 def _was_under_way(record: SlurmJob, at: datetime) -> bool:
     begun = record.started_at or _end(record)
     return begun - ledger.SLACK <= at <= _end(record) + ledger.SLACK
+
+
+def _is_nearer(other: Run, run: Run, record: SlurmJob) -> bool:
+    """Whether another run began nearer to when the record says that its own did."""
+    if other.started_at is None or run.started_at is None:
+        return False
+    begun = record.started_at or _end(record)
+    return abs(other.started_at - begun) < abs(run.started_at - begun)
 
 
 def settle(session: Session, run: Run, record: SlurmJob) -> None:
