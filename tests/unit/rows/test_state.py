@@ -75,6 +75,28 @@ def test_row_with_a_skipped_clause_then_only_a_lack_the_clause_names_is_no_gap(
     assert (states(answer)["C-14.2"], answer["rows"]["C-14"]) == (state, row)
 
 
+@pytest.mark.parametrize(
+    ("why", "state"),
+    [("not checkable here because Slurm 20.11.4 has no jwks", "proved"), ("no time", "skipped")],
+)
+def test_test_that_passed_on_another_release_then_a_named_lack_of_this_one_is_no_gap(
+    repository: pytest.Pytester, show: Show, why: str, state: str
+) -> None:
+    repository.makepyfile(
+        test_it=f"""
+        import pytest
+        @pytest.mark.row("C-01")
+        @pytest.mark.parametrize("release", ["20.11", "24.11"])
+        def test_a(release):
+            if release == "20.11":
+                pytest.skip({why!r})
+        """
+    )
+    repository.runpytest().assert_outcomes(passed=1, skipped=1)
+
+    assert states(show())["C-01"] == state
+
+
 def test_row_of_nothing_but_lacks_then_not_counted(repository: pytest.Pytester, show: Show) -> None:
     checklist = repository.path / rows.CHECKLIST
     checklist.write_text(checklist.read_text().replace("one thing", "{what: one thing, needs: [gpu]}"))
