@@ -251,10 +251,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the daemons' logs to the report of a test that failed."""
     report = yield
-    cluster = item.stash.get(_CLUSTER, None)
     if report.failed and report.when == "call":
         ended = item.stash[_ENDED]
         report.sections += ended
-        if cluster is not None:
+        for cluster in _clusters(item):
             report.sections += collect(cluster)
     return report
+
+
+def _clusters(item: pytest.Item) -> list[Slurm]:
+    """The clusters that a test was given: ours, and those of fixtures that others wrote."""
+    given = [item.stash.get(_CLUSTER, None), *getattr(item, "funcargs", {}).values()]
+    return list({id(one): one for one in given if isinstance(one, Slurm)}.values())

@@ -119,7 +119,11 @@ def test_sstat_and_sacct_have_the_memory_of_a_job(limited: Slurm) -> None:
         asked = [command, "--noheader", "--noconvert", "--format=MaxRSS", f"--jobs={job.id}.batch"]
         return int(limited.run(asked).stdout.strip() or 0)
 
-    limited.wait_until(lambda: read("sstat") > 100 * 2**20, "100 MiB in sstat", state=lambda: f"{read('sstat')} bytes")
+    def found() -> str:
+        output = limited.run(["cat", f"slurm-{job.id}.out"], user="alice", workdir=limited.home("alice"), check=False)
+        return f"{read('sstat')} bytes, {job.state}: {output.stdout}"
+
+    limited.wait_until(lambda: read("sstat") > 100 * 2**20, "100 MiB in sstat", state=found)
     limited.run(["touch", "go"], user="alice", workdir=limited.home("alice"))
     job.wait()
     limited.wait_until(lambda: read("sacct") > 100 * 2**20, "100 MiB in sacct", state=lambda: f"{read('sacct')} bytes")

@@ -47,6 +47,35 @@ def test_test_runs_once_per_release_and_says_what_is_not_checkable(suite: Path, 
     assert "1 passed, 1 skipped" in out
 
 
+FAILING = """
+import pytest
+from slurm_testbed import SlurmContainer
+
+@pytest.fixture
+def mine(slurm_release):
+    with SlurmContainer(slurm_release.version) as slurm:
+        yield slurm
+
+def test_ours(slurm): assert not slurm.name, "ours"
+def test_mine(mine): assert not mine.name, "mine"
+def test_within(slurm_release):
+    with SlurmContainer(slurm_release.version) as slurm: assert not slurm.name, "within"
+"""
+
+
+def test_test_that_fails_shows_what_its_clusters_logged(tmp_path: Path, slurm_release: Release) -> None:
+    (tmp_path / "test_theirs.py").write_text(FAILING)
+    process = start(tmp_path, f"--slurm-release={slurm_release.version}")
+
+    out, _ = process.communicate()
+
+    assert "3 failed" in out
+    for test in ("test_ours", "test_mine", "test_within"):
+        shown = out.partition(f"_ {test}[")[2].partition("\n___")[0]
+        assert "- squeue -" in shown, f"{test}:\n{out}"
+        assert "Running as primary controller" in shown, f"{test}:\n{out}"
+
+
 @pytest.mark.row("U-02.4")
 def test_two_suites_at_once_do_not_meet(suite: Path, slurm_release: Release) -> None:
     both = [start(suite, f"--slurm-release={slurm_release.version}") for _ in range(2)]
