@@ -32,10 +32,11 @@ def export(image: Image) -> Iterator[str]:
 @pytest.mark.vm
 @pytest.mark.requires("nfs")
 def test_job_writes_on_the_export_and_another_host_reads_it(image: Image, export: str) -> None:
-    options = [f"--volume={export}:/shared", "--env=SLURM_ACCOUNTING=no"]
-    folder = f"/shared/{export}"
+    # Not on /shared, which is the tree of a cluster of several hosts.
+    options = [f"--volume={export}:/export", "--env=SLURM_ACCOUNTING=no"]
+    folder = f"/export/{export}"
     with image.started(options=options) as first, image.started(options=options) as second:
-        kind = first.srun("stat", "--file-system", "--format=%T", "/shared").strip()
+        kind = first.srun("stat", "--file-system", "--format=%T", "/export").strip()
         first.run(["mkdir", folder], user="alice")
         job = first.sbatch(wrap="hostname", workdir=folder, output=f"{folder}/out")
         record = job.wait()
@@ -43,7 +44,7 @@ def test_job_writes_on_the_export_and_another_host_reads_it(image: Image, export
         owner = second.run(["stat", "--format=%U", f"{folder}/out"]).stdout.strip()
         second.run(["rm", "--recursive", folder], user="alice")
 
-    assert kind == "nfs", f"/shared is {kind}"
+    assert kind == "nfs", f"/export is {kind}"
     assert record.state == "COMPLETED", record
     assert read == first.controller
     assert owner == "alice", "the export does not keep the owner"

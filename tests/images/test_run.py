@@ -127,6 +127,18 @@ def test_cgroups_that_cannot_be_had_end_the_start_with_the_reason(image: Image) 
     assert "--cap-add SYS_ADMIN" in done.stderr
 
 
+@pytest.mark.parametrize("command", [[], ["sinfo"]], ids=["cluster", "command"])
+def test_daemon_that_does_not_come_up_ends_the_container_with_the_reason(image: Image, command: list[str]) -> None:
+    # There is no such port.
+    options = ["--env=SLURM_TESTBED_DEADLINE=5", "--env=SLURMRESTD_PORT=66000"]
+
+    done = image.run(*command, options=options)
+
+    assert done.returncode == 1, done.stderr
+    assert "slurm-testbed: waited 5 s for the daemons to answer" in done.stderr
+    assert "slurm-testbed: hint: " in done.stderr
+
+
 @pytest.mark.row("C-02")
 @pytest.mark.parametrize("target", ["slurm-client"])
 @pytest.mark.parametrize("role", ["slurmctld", "slurmd", "cluster"])
