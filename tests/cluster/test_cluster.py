@@ -8,6 +8,7 @@ from pathlib import Path
 
 import docker
 import pytest
+import yaml
 
 from slurm_testbed import ClusterKeys, SlurmCluster, engine
 from slurm_testbed.compose import ComposeSubstrate
@@ -211,3 +212,19 @@ def test_restart_keeps_jobs_and_accounting(hosts: SlurmCluster) -> None:
 
     assert waiting.record().reason == "JobHeldUser"
     assert hosts.sacct(f"--jobs={job.id}", "--allocations", "--format=State")[0]["State"] == "COMPLETED"
+
+
+def test_host_whose_deadline_passes_before_the_others_are_up_is_ready_all_the_same(
+    slurm_release: Release, tmp_path: Path
+) -> None:
+    impatient = {"SLURM_TESTBED_DEADLINE": "1", "SLURM_TESTBED_JOIN_DEADLINE": "60"}
+    override = tmp_path / "impatient.yaml"
+    override.write_text(yaml.safe_dump({"services": {"n1": {"environment": impatient}}}))
+
+    with SlurmCluster(slurm_release.version, nodes=1, files=[override]) as slurm:
+        done = slurm.substrate.exec("n1", ["slurm-ready", "--wait", "60"])
+        told = slurm.substrate.logs("n1")
+
+    assert done.returncode == 0, done.stderr
+    assert "waited 1 s for slurmd to listen on port 6818" in told, told
+    assert "ready: Slurm" in told
