@@ -219,12 +219,22 @@ def test_host_whose_deadline_passes_before_the_others_are_up_is_ready_all_the_sa
 ) -> None:
     impatient = {"SLURM_TESTBED_DEADLINE": "1", "SLURM_TESTBED_JOIN_DEADLINE": "60"}
     override = tmp_path / "impatient.yaml"
-    override.write_text(yaml.safe_dump({"services": {"n1": {"environment": impatient}}}))
+    override.write_text(yaml.safe_dump({"services": {"slurmdbd": {"environment": impatient}}}))
 
     with SlurmCluster(slurm_release.version, nodes=1, files=[override]) as slurm:
-        done = slurm.substrate.exec("n1", ["slurm-ready", "--wait", "60"])
-        told = slurm.substrate.logs("n1")
+        slurm.substrate.service("database", "mariadbd", "stop")
+        slurm.substrate.container("slurmdbd").restart()
+        before = len(slurm.substrate.logs("slurmdbd"))
+        slurm.wait_until(
+            lambda: "waited 1 s for slurmdbd to listen on port 6819" in slurm.substrate.logs("slurmdbd")[before:],
+            "slurmdbd's host to say that its deadline has passed",
+            deadline=60,
+        )
+        meanwhile = slurm.substrate.exec("slurmdbd", ["slurm-ready"])
+        slurm.substrate.service("database", "mariadbd", "start")
+        done = slurm.substrate.exec("slurmdbd", ["slurm-ready", "--wait", "60"])
+        told = slurm.substrate.logs("slurmdbd")[before:]
 
+    assert "slurmdbd does not listen" in meanwhile.stdout
     assert done.returncode == 0, done.stderr
-    assert "waited 1 s for slurmd to listen on port 6818" in told, told
     assert "ready: Slurm" in told
