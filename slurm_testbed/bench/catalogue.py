@@ -35,6 +35,10 @@ def _cluster_measures() -> list[Measure]:
         Row("nodes-256-srun", "srun over 256 nodes", count=256),
         Row("nodes-256-memory", "memory of a node among 256", unit="MB"),
     )
+    hosts = (
+        Row("hosts", "SlurmCluster of 2 nodes → srun done", _goal(4)),
+        Row("hosts-node", "each further node of it", _goal(0.3)),
+    )
     stop = Row("stop", "docker stop → exited with 0", (Goal("p99", 3.0),))
     return [
         Measure("start", 100, (start,), clusters.start("yes", start.name)),
@@ -42,6 +46,7 @@ def _cluster_measures() -> list[Measure]:
         Measure("first", 20, first, clusters.first),
         Measure("stop", 10, (stop,), clusters.stop),
         Measure("nodes-256", 3, nodes, clusters.nodes(256)),
+        Measure("hosts", 5, hosts, clusters.hosts),
     ]
 
 

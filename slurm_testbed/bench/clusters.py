@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from slurm_testbed.bench.inside import Bench, a_moment, memory, timed
 from slurm_testbed.bench.measure import Samples
+from slurm_testbed.compose import SlurmCluster
 from slurm_testbed.container import ContainerSubstrate
 from slurm_testbed.errors import SlurmTestbedError
 from slurm_testbed.slurm import Slurm
@@ -83,3 +84,16 @@ def stop(bench: Bench) -> Samples:
             if status:
                 raise SlurmTestbedError(f"a stopped cluster exited with {status}, not with 0")
         yield {"stop": seconds}
+
+
+def hosts(bench: Bench) -> Samples:
+    """Clusters of several hosts, of few nodes and of more: until the first job is over, and what each node adds."""
+    few, many = 2, 10
+    while True:
+        seconds = {}
+        for nodes in (few, many):
+            began = time.perf_counter()
+            with SlurmCluster(bench.release.version, nodes=nodes) as slurm:
+                slurm.srun("true")
+                seconds[nodes] = time.perf_counter() - began
+        yield {"hosts": seconds[few], "hosts-node": (seconds[many] - seconds[few]) / (many - few)}

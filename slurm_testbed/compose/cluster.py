@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
+import math
 import secrets
 import shutil
 import subprocess
@@ -253,6 +255,14 @@ class SlurmCluster(Slurm):
     def _run_hosts(self, client: docker.DockerClient, only: Sequence[str] = ()) -> None:
         """Make the hosts, or some of them only, what the compose files say, and wait until they are ready."""
         began = time.monotonic()
+        speed = vm.place_of(client).speed
+        patience = {
+            # The hosts' own deadlines, too.
+            "SLURM_TESTBED_DEADLINE": str(math.ceil(self.deadline * speed)),
+            # Nobody here waits for the engine's checks, and each takes time from the start of all.
+            "SLURM_TESTBED_START_INTERVAL": f"{math.ceil(10 * speed)}s",
+        }
+        self.project = dataclasses.replace(self.project, settings={**self.project.settings, **patience})
         if self.keys or any(self._conf.values()):
             # Copied in before the first process runs, not mounted: any engine can.
             self.project.run("up", "--no-start", *only)
@@ -338,7 +348,8 @@ class SlurmCluster(Slurm):
         """Run other hosts' images on the kept state and database: slurmdbd and slurmctld first, then the nodes.
 
         What a release takes over is in releases.yaml, from https://slurm.schedmd.com/upgrades.html. Jobs go on while
-        slurmdbd and slurmctld are upgraded; a node's jobs end with its container.
+        slurmdbd and slurmctld are upgraded; a node's jobs end with its container. Until every host has the release,
+        slurm.conf has no key that the former one does not know; then from slurmctld's next start on.
 
         Args:
             release: a version or minor release.
@@ -379,12 +390,16 @@ class SlurmCluster(Slurm):
 
         # Until then slurmctld speaks to a slurmd that is gone, and takes its jobs for lost.
         self.wait_until(registered, f"the nodes to register with slurmd {target.version}", deadline=self.deadline)
+        if all(self._image_of(host.name).endswith(f":{target.version}") for host in self.substrate.hosts()):
+            self.run(["rm", "--force", "/shared/slurm-config/abilities"], host="slurmctld")
 
     def _target_of(self, host: str) -> str:
         """The image that a host runs, as the bake file calls it."""
+        return self._image_of(host).rpartition("/")[2].partition(":")[0]
+
+    def _image_of(self, host: str) -> str:
         assert isinstance(self.substrate, ComposeSubstrate)
-        name = str(self.substrate.container(host).attrs["Config"]["Image"])
-        return name.rpartition("/")[2].partition(":")[0]
+        return str(self.substrate.container(host).attrs["Config"]["Image"])
 
     # --- the hub and the login host ---------------------------------------------------------------------------------
 

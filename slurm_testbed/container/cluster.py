@@ -153,9 +153,8 @@ class SlurmContainer(ContainerLife, Slurm):
             "hostname": self.name,
             "network": self.name,
             "labels": self._labels(),
+            "healthcheck": _patient_healthcheck(self._place.speed),
         }
-        if self._place.speed > 1:
-            options["healthcheck"] = _patient_healthcheck(self._place.speed)
         if self._cgroups:
             options |= {"cap_add": list(CGROUP_CAPABILITIES), "cgroupns": "private"}
             if "name=apparmor" in " ".join(client.info()["SecurityOptions"] or []):
@@ -193,7 +192,7 @@ class SlurmContainer(ContainerLife, Slurm):
 
 
 def _patient_healthcheck(speed: float) -> dict[str, int]:
-    """The image's own check as often as a slow engine bears it: there one takes seconds, and we do not wait for it.
+    """The image's own check as often as the engine bears it: one takes time from the start, and we do not wait for it.
 
     Nanoseconds, as the engine takes them; its start period, in which it checks each second, ends at once.
     """

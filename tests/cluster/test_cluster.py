@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import docker
 import pytest
 import yaml
 
-from slurm_testbed import ClusterKeys, SlurmCluster, engine
+from slurm_testbed import ClusterKeys, SlurmCluster, engine, vm
 from slurm_testbed.compose import ComposeSubstrate
 from slurm_testbed.compose.project import PROJECT
 from slurm_testbed.errors import EngineError, UnknownReleaseError, UsageError
@@ -214,6 +215,15 @@ def test_restart_keeps_jobs_and_accounting(hosts: SlurmCluster) -> None:
     assert hosts.sacct(f"--jobs={job.id}", "--allocations", "--format=State")[0]["State"] == "COMPLETED"
 
 
+def test_hosts_wait_as_long_as_the_cluster_may_take(hosts: SlurmCluster, client: docker.DockerClient) -> None:
+    # A virtual machine is slower than its host, and so are deadlines in it longer.
+    deadline = math.ceil(hosts.deadline * vm.place_of(client).speed)
+
+    told = {host: hosts.run(["printenv", "SLURM_TESTBED_DEADLINE"], host=host).stdout for host in ("n1", "slurmdbd")}
+
+    assert told == {"n1": f"{deadline}\n", "slurmdbd": f"{deadline}\n"}
+
+
 def test_host_whose_deadline_passes_before_the_others_are_up_is_ready_all_the_same(
     slurm_release: Release, tmp_path: Path
 ) -> None:
@@ -226,7 +236,7 @@ def test_host_whose_deadline_passes_before_the_others_are_up_is_ready_all_the_sa
         slurm.substrate.container("slurmdbd").restart()
         before = len(slurm.substrate.logs("slurmdbd"))
         slurm.wait_until(
-            lambda: "waited 1 s for slurmdbd to listen on port 6819" in slurm.substrate.logs("slurmdbd")[before:],
+            lambda: "waited 1 s for slurmdbd to start" in slurm.substrate.logs("slurmdbd")[before:],
             "slurmdbd's host to say that its deadline has passed",
             deadline=60,
         )

@@ -63,6 +63,7 @@ def test_upgrade_keeps_the_running_job_and_the_accounting(old: str, new: str) ->
         after = (version(slurm, "slurmctld"), version(slurm, "slurmdbd"))
         assert (before, after) == ((KNOWN.find(old).version,) * 2, (KNOWN.find(new).version,) * 2)
         assert running.state == "RUNNING", "the job did not survive slurmctld's upgrade"
+        assert "debug" in slurm.run(["sinfo"], host="n1").stdout, "the older release does not know all of slurm.conf"
         slurm.run(["touch", "go"], user="alice", workdir="/home/alice")
         assert running.wait().state == "COMPLETED"
         # Newer releases show no path for the output of a job that an older one took.

@@ -32,7 +32,6 @@ def export(image: Image) -> Iterator[str]:
 @pytest.mark.vm
 @pytest.mark.requires("nfs")
 def test_job_writes_on_the_export_and_another_host_reads_it(image: Image, export: str) -> None:
-    # Not on /shared, which is the tree of a cluster of several hosts.
     options = [f"--volume={export}:/export", "--env=SLURM_ACCOUNTING=no"]
     folder = f"/export/{export}"
     with image.started(options=options) as first, image.started(options=options) as second:

@@ -139,6 +139,13 @@ def test_daemon_that_does_not_come_up_ends_the_container_with_the_reason(image: 
     assert "slurm-testbed: hint: " in done.stderr
 
 
+def test_volume_on_shared_is_a_folder_like_another_where_one_host_is_the_cluster(image: Image) -> None:
+    # In a cluster of several hosts the head node's key would be awaited there.
+    done = image.run("sinfo", "--noheader", options=["--tmpfs=/shared", "--env=SLURM_TESTBED_JOIN_DEADLINE=5"])
+
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.row("C-02")
 @pytest.mark.parametrize("target", ["slurm-client"])
 @pytest.mark.parametrize("role", ["slurmctld", "slurmd", "cluster"])

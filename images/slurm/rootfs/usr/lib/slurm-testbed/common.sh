@@ -15,17 +15,18 @@ capable() { # NUMBER of linux/capability.h
   [[ $status =~ CapEff:[[:space:]]+([0-9a-f]+) ]] && (((0x${BASH_REMATCH[1]} >> $1) & 1))
 }
 
-since_start() { # hundredths of a second since process 1 started (proc(5): both count from boot)
-  local up stat
+say() { # with the seconds since process 1 started (proc(5): both count from boot)
+  local up stat hundredths
   read -r up _ < /proc/uptime
-  stat=$(< /proc/1/stat) stat=${stat##*) }
-  set -- $stat
-  echo $((10#${up/./} - ${20}))
+  read -r stat < /proc/1/stat
+  read -ra stat <<< "${stat##*) }"
+  hundredths=$((10#${up/./} - ${stat[19]}))
+  printf 'slurm-testbed: +%d.%02d %s\n' $((hundredths / 100)) $((hundredths % 100)) "$*" >&2
 }
 
-say() {
-  local t; t=$(since_start)
-  printf 'slurm-testbed: +%d.%02d %s\n' $((t / 100)) $((t % 100)) "$*" >&2
+begins() { # DAEMON [NODE]: its service says so, just before; until then nobody needs to ask whether it listens
+  say "$1: starts${2:+ on $2}"
+  : > "$run/begun-$1"
 }
 
 fail() { # MESSAGE HINT
@@ -33,9 +34,14 @@ fail() { # MESSAGE HINT
   exit 1
 }
 
-# The shared tree of a cluster of several hosts: configuration and keys, for all of them.
+# The shared tree of a cluster of several hosts: configuration and keys, for all of them. Of a cluster that is one host,
+# /shared is a folder like another. The role is asked of the start, for `docker exec` has the image's.
 tree=/shared/slurm-config
-on_tree() { mounted /shared; }
+on_tree() {
+  local role
+  { read -r role < $run/role; } 2> /dev/null || role=$SLURM_TESTBED_ROLE
+  [ "$role" != cluster ] && mounted /shared
+}
 
 mounted() { # PATH: is it a mount point of its own? The fifth field of proc(5)'s mountinfo.
   local table; read -r -d '' table < /proc/self/mountinfo || [ -n "$table" ]

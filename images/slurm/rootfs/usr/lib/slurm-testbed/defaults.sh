@@ -1,10 +1,16 @@
 # shellcheck shell=bash
 # The settings of a container, with their defaults; docs/images.md describes them.
+[ -z "${SLURM_TESTBED_SETTLED-}" ] || return 0 # what the start starts has them from it
+is_user() { # NAME: the image's own first, without a process
+  local passwd; read -r -d '' passwd < /etc/passwd
+  [[ $'\n'$passwd == *$'\n'"$1:"* ]] || id -u "$1" > /dev/null 2>&1
+}
+read -r _ memory _ < /proc/meminfo # its first line is MemTotal
 set -a
-HOSTNAME=$(< /proc/sys/kernel/hostname)
+read -r HOSTNAME < /proc/sys/kernel/hostname
 : "${SLURM_CLUSTER_NAME:=testbed}"
 : "${SLURMCTLD_HOST:=$HOSTNAME}" "${SLURMDBD_HOST:=$SLURMCTLD_HOST}" "${SLURM_DATABASE_HOST:=localhost}"
-: "${SLURM_NODES:=1}" "${SLURM_MEMORY:=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))}"
+: "${SLURM_NODES:=1}" "${SLURM_MEMORY:=$((memory / 1024))}"
 : "${SLURM_ACCOUNTING:=yes}" "${SLURM_CGROUP:=auto}" "${SLURM_DEBUG:=info}"
 : "${SLURM_NODES_CGROUP:=no}" "${SLURM_NODE_GRES:=}"
 : "${SLURMRESTD_HOST:=0.0.0.0}" "${SLURMRESTD_PORT:=6820}"
@@ -21,4 +27,5 @@ for entry in ${SLURM_NODE_GRES//,/ }; do
   [[ $entry =~ ^[a-z]+(:[A-Za-z0-9_.-]+)?:[1-9][0-9]*$ ]] || fail "SLURM_NODE_GRES: $entry is not NAME:COUNT or NAME:TYPE:COUNT." "give for instance gpu:tesla:2."
 done
 case $SLURM_CGROUP in auto | none | v1 | v2) ;; *) fail "SLURM_CGROUP=$SLURM_CGROUP is none of auto, none, v1, v2." "leave it out for auto." ;; esac
-id -u "$SLURM_TESTBED_USER" > /dev/null 2>&1 || fail "SLURM_TESTBED_USER=$SLURM_TESTBED_USER is no user of this image." "its test users are alice, bob, carol and dave."
+is_user "$SLURM_TESTBED_USER" || fail "SLURM_TESTBED_USER=$SLURM_TESTBED_USER is no user of this image." "its test users are alice, bob, carol and dave."
+export SLURM_TESTBED_SETTLED=yes
