@@ -34,6 +34,7 @@ from slurm_testbed import Autoscaler, faults
 from slurm_testbed import bench as benchmarks
 from slurm_testbed import engine as engines
 from slurm_testbed import vm as machines
+from slurm_testbed.children import sigterm_raises
 from slurm_testbed.compose import Parts, SlurmCluster, Viz, running
 from slurm_testbed.container import ContainerSubstrate, SlurmContainer
 from slurm_testbed.data import charts, is_checkout
@@ -54,7 +55,8 @@ ROOT = Path(__file__).resolve().parent
 #: Where the caller of ./inv stood; relative paths in arguments are meant from there.
 CALLER = Path(os.environ.get("SLURM_TESTBED_CALLER_DIR") or Path.cwd())
 
-
+#: What tests that were told to end may take for it, before they are killed.
+TEARDOWN_SECONDS = 60
 #: Images of the charts.
 WITH_CHARTS = ("slurm-single-node", "slurm-jupyter", "slurm-jupyter-notebook", "jupyterhub")
 
@@ -283,14 +285,23 @@ def _remainder() -> list[str]:
 def _pytest(arguments: list[str], client: Any, env: dict[str, str]) -> None:
     """Run the tests, and remove what they left on the engine when they were cut short."""
     argv = [sys.executable, "-m", "pytest", "--dist=worksteal", *arguments]
-    process = subprocess.Popen(argv, cwd=ROOT, env=env)
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        # pytest got the Ctrl-C too; its workers remove their clusters before it ends.
-        code = process.wait()
-    finally:
-        engines.sweep(client)
+    with sigterm_raises():
+        process = subprocess.Popen(argv, cwd=ROOT, env=env)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            # pytest got the Ctrl-C too; its workers remove their clusters before it ends.
+            code = process.wait()
+        except SystemExit:
+            # Nobody but us was told to end.
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(TEARDOWN_SECONDS)
+            raise
+        finally:
+            process.kill()
+            process.wait()
+            engines.sweep(client)
     if code:
         raise Exit(code=code)
 

@@ -11,33 +11,13 @@ from collections.abc import Iterator, Sequence
 
 
 @contextlib.contextmanager
-def child(argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process that never outlives the block, also on Ctrl-C and SIGTERM.
-
-    Args:
-        argv: the command.
-        options: of `subprocess.Popen`.
+def sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, unless somebody else handles it, so that what was begun is ended as after Ctrl-C.
 
     Example:
-        >>> with child(["true"]) as process:
+        >>> with sigterm_raises():  # doctest: +SKIP
         ...     process.wait()
-        0
     """
-    with _sigterm_raises():
-        # A group of its own, so that we alone pass signals on: docker, on a terminal, keeps them to itself.
-        process = subprocess.Popen(  # type: ignore[call-overload]
-            argv, stdin=subprocess.DEVNULL, process_group=0, **options
-        )
-        try:
-            yield process
-        except BaseException:
-            _end(process)
-            raise
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit, unless somebody else handles it."""
 
     def stop(number: int, _: object) -> None:
         raise SystemExit(128 + number)
@@ -51,6 +31,31 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def child(argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process that never outlives the block, also on Ctrl-C and SIGTERM.
+
+    Args:
+        argv: the command.
+        options: of `subprocess.Popen`.
+
+    Example:
+        >>> with child(["true"]) as process:
+        ...     process.wait()
+        0
+    """
+    with sigterm_raises():
+        # A group of its own, so that we alone pass signals on: docker, on a terminal, keeps them to itself.
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            argv, stdin=subprocess.DEVNULL, process_group=0, **options
+        )
+        try:
+            yield process
+        except BaseException:
+            _end(process)
+            raise
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -46,6 +46,16 @@ def test_every_node_is_a_host_of_its_own(hosts: SlurmCluster) -> None:
     assert sorted(hosts.srun("hostname", nodes=3, ntasks_per_node=1).split()) == ["n1", "n2", "n3"]
 
 
+@pytest.mark.smoke
+def test_every_host_says_that_it_is_ready(hosts: SlurmCluster) -> None:
+    said = {
+        host.name: hosts.run(["slurm-ready"], host=host.name, check=False).stdout for host in hosts.substrate.hosts()
+    }
+
+    assert said == dict.fromkeys(said, "ready\n")
+    assert {"database", "slurmdbd", "slurmctld", "slurmrestd", "client", "login", "n1"} < set(said)
+
+
 def test_jobs_are_submitted_on_every_host_with_the_commands(hosts: SlurmCluster) -> None:
     for host in ("client", "login", "n3", "slurmctld"):
         done = hosts.run(["sbatch", "--parsable", "--wrap=hostname"], host=host, user="alice", workdir="/home/alice")
