@@ -117,6 +117,17 @@ def test_bad_setting_is_one_sentence_with_a_hint(image: Image, options: list[str
     assert len(lines) == 2, done.stderr
 
 
+def test_unknown_role_is_one_sentence_with_those_there_are(image: Image) -> None:
+    done = image.run("slurmctl")
+
+    assert done.returncode == 127
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "slurm-testbed: slurmctl is neither a role nor a command of this image.",
+        "slurm-testbed: hint: its roles: cluster client database login slurmctld slurmdbd slurmd slurmrestd.",
+    ]
+
+
 def test_cgroups_that_cannot_be_had_end_the_start_with_the_reason(image: Image) -> None:
     # Neither v1 nor v2 can be set up without a capability.
     version = "v2" if image.client.info()["CgroupVersion"] == "2" else "v1"
