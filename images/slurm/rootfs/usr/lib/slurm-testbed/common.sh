@@ -84,13 +84,15 @@ await() { # WHAT HINT COMMAND...: poll until the command succeeds, each $pause s
   local what=$1 hint=$2 end=$((SECONDS + SLURM_TESTBED_DEADLINE)) last nap; shift 2
   # The hosts of a cluster ask all at once: what they ask, often on the same processors, is taken from those that start.
   if [ -z "${pause-}" ]; then local pause=0.01; ! on_tree || pause=0.04; fi
-  # Reading from a pipe into which nobody writes is a pause without a process: two cores start six daemons here.
-  exec {nap}<> <(:)
+  # Reading from a pipe into which nobody writes is a pause without a process: two cores start six daemons here. Before
+  # bash 5.2 the alarm of `read -t` may come before it reads, on a busy machine, and then it reads forever.
+  # What makes the pipe must have ended: bullseye's script(1), which slurmrestd's service may become, copies nothing any more
+  # when another child than its own ends.
+  [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -lt 52 ] || { exec {nap}<> <(:) && wait $!; }
   until "$@"; do
     [ $SECONDS -lt $end ] || { [ ! -e $run/not-ready ] || last=$(< $run/not-ready); fail "waited $SLURM_TESTBED_DEADLINE s for $what${last:+; last: $last}." "$hint"; }
-    # Before bash 5.2 the alarm of `read -t` may come before it reads, on a busy machine, and then it reads forever.
-    if [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -lt 52 ]; then sleep $pause
+    if [ -z "${nap-}" ]; then sleep $pause
     else ! read -r -t $pause -u $nap; fi # its failure is no error: callers may have set -e
   done
-  exec {nap}>&-
+  [ -z "${nap-}" ] || exec {nap}>&-
 }
