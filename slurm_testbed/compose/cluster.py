@@ -256,9 +256,11 @@ class SlurmCluster(Slurm):
         """Make the hosts, or some of them only, what the compose files say, and wait until they are ready."""
         began = time.monotonic()
         speed = vm.place_of(client).speed
+        deadline = math.ceil(self.deadline * speed)
         patience = {
-            # The hosts' own deadlines, too.
-            "SLURM_TESTBED_DEADLINE": str(math.ceil(self.deadline * speed)),
+            # The hosts' own deadlines, too; they join for 300 s or longer.
+            "SLURM_TESTBED_DEADLINE": str(deadline),
+            "SLURM_TESTBED_JOIN_DEADLINE": str(max(300, deadline)),
             # Nobody here waits for the engine's checks, and each takes time from the start of all.
             "SLURM_TESTBED_START_INTERVAL": f"{math.ceil(10 * speed)}s",
         }
