@@ -306,8 +306,10 @@ class SlurmCluster(Slurm):
         """Give up a start that has failed, or that takes too long; a host is not ready yet, and said why."""
         for name, container in self.project.containers(client).items():
             if container.status != "running":
-                said = [line for line in self.substrate.logs(name).splitlines() if "slurm-testbed: " in line]
-                raise EngineError(f"{name} of {self.name} ended at its start: " + "\n".join(said[-4:]))
+                lines = self.substrate.logs(name).splitlines()
+                said = [line for line in lines if "slurm-testbed: " in line] or lines
+                state = f"{container.status}, exit status {container.attrs['State']['ExitCode']}"
+                raise EngineError(f"{name} of {self.name} ended at its start ({state}): " + "\n".join(said[-4:]))
         if time.monotonic() - began > deadline or self._refuses(began):
             fatal = [line for name in _DAEMON_HOSTS for line in _fatal(self.substrate.logs(name))]
             # A node that does not answer says why itself.
