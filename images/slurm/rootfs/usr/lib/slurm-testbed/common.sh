@@ -87,8 +87,8 @@ await() { # WHAT HINT COMMAND...: poll until the command succeeds, each $pause s
   # Reading from a pipe into which nobody writes is a pause without a process: two cores start six daemons here. Before
   # bash 5.2 the alarm of `read -t` may come before it reads, on a busy machine, and then it reads forever.
   # What makes the pipe must have ended: bullseye's script(1), which slurmrestd's service may become, copies nothing any more
-  # when another child than its own ends.
-  [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -lt 52 ] || { exec {nap}<> <(:) && wait $!; }
+  # when another child than its own ends. bash may have seen its end already, and then has nothing to wait for: no error.
+  if [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -ge 52 ]; then exec {nap}<> <(:); ! wait $! 2> /dev/null; fi
   until "$@"; do
     [ $SECONDS -lt $end ] || { [ ! -e $run/not-ready ] || last=$(< $run/not-ready); fail "waited $SLURM_TESTBED_DEADLINE s for $what${last:+; last: $last}." "$hint"; }
     if [ -z "${nap-}" ]; then sleep $pause
