@@ -48,11 +48,14 @@ def explained(output: str, release: Release, code: int) -> BuildError:
 
 
 def _failed_step(text: str) -> tuple[str, list[str]]:
-    """Name and output of the step that failed: all that plain progress has of it, else the last lines."""
-    block = _BLOCK.search(text)
-    name = short(block["name"]) if block else ""
-    if number := re.search(r"^#(\d+) ERROR: ", text, re.MULTILINE):
-        logged = re.findall(rf"^#{number[1]} [\d.]+ (.*)$", text, re.MULTILINE)
-    else:
-        logged = re.findall(r"^[\d.]+ (.*)$", block["lines"], re.MULTILINE) if block else []
-    return name, logged
+    """Name and output of the step that failed: all that plain progress has of it, else the last lines.
+
+    A failing step cuts off those beside it, and BuildKit may call them failed too, and first. They say nothing.
+    """
+    blocks = list(_BLOCK.finditer(text))
+    logs = [
+        re.findall(rf"^#{number} [\d.]+ (.*)$", text, re.MULTILINE)
+        for number in re.findall(r"^#(\d+) ERROR: ", text, re.MULTILINE)
+    ] or [re.findall(r"^[\d.]+ (.*)$", block["lines"], re.MULTILINE) for block in blocks]
+    names = [block["name"] for block in blocks if block["lines"]] or [block["name"] for block in blocks]
+    return short(names[0]) if names else "", next(filter(None, logs), [])

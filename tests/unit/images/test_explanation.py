@@ -32,6 +32,13 @@ def summary(output: str, reason: str) -> str:
     return "\n".join(["------", f" > {STEP}:", *lines, "------", *excerpt, f"ERROR: failed to solve: {reason}"])
 
 
+def beside_one_cut_off(output: str) -> str:
+    """The plain progress of a build whose failing step has BuildKit cut off another, and name that one first."""
+    cut_off = "#2 [viz-app internal] load build context\n#2 ERROR: rpc error: error reading from server: EOF\n"
+    head, blocks, end = plain(output).partition("------\n")
+    return cut_off + head + "------\n > [viz-app internal] load build context:\n------\n" + blocks + end
+
+
 def coloured(output: str) -> str:
     """The end of a terminal's progress of a build whose step fails with this output."""
     picture = "\x1b[31m => ERROR [source 2/2] RUN\n\x1b[0m => => # 1.6 slurm-testbed: no sou\n"
@@ -51,7 +58,7 @@ def failed(run: FakeRun, said: list[str]) -> Callable[[str], BuildError]:
     return fail
 
 
-@pytest.mark.parametrize("written", [plain, coloured])
+@pytest.mark.parametrize("written", [plain, beside_one_cut_off, coloured])
 def test_missing_source_is_told_in_the_builds_own_words(
     failed: Callable[[str], BuildError], written: Callable[[str], str]
 ) -> None:
@@ -72,8 +79,11 @@ def test_missing_part_is_told_in_the_builds_own_words(failed: Callable[[str], Bu
     assert str(failed(plain(f"a warning\nslurm-testbed: {text}"))) == text
 
 
-def test_failing_compile_shows_the_steps_last_lines(failed: Callable[[str], BuildError]) -> None:
-    error = failed(plain("\n".join(f"cc{number}" for number in range(60)) + "\nmake: *** Error 1"))
+@pytest.mark.parametrize("written", [plain, beside_one_cut_off])
+def test_failing_compile_shows_the_steps_last_lines(
+    failed: Callable[[str], BuildError], written: Callable[[str], str]
+) -> None:
+    error = failed(written("\n".join(f"cc{number}" for number in range(60)) + "\nmake: *** Error 1"))
 
     assert error.message.startswith("the images of Slurm 24.11.5 could not be built: failed to solve: exit code: 1\n")
     assert "Last lines of [slurm-client source 2/2] RUN /build/fetch-source:\ncc36\n" in error.message
