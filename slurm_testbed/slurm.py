@@ -35,6 +35,8 @@ _REST_SECONDS = 10
 _RELEASE_ENV = "/usr/share/slurm-testbed/release.env"
 #: What may be said of a node that can take a job at once: sinfo(1), NODE STATE CODES.
 _IDLE = frozenset({"IDLE", "CLOUD", "DYNAMIC_NORM"})
+#: slurmctld holds a job whose Prolog failed, and drains its node, until somebody releases it: slurm.conf(5), Prolog.
+_LAUNCH_FAILED = "launch_failed_requeued_held"
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ class Job:
             until: states to wait for, e.g. `{"RUNNING"}`; a final state ends the wait as well.
 
         Raises:
-            NotReadyError: with the job's last state and reason, and the controller's log.
+            NotReadyError: with the job's last state and reason, and the controller's log; at once where slurmctld
+                holds the job because a node could not launch it, as after a Prolog that fails.
 
         Example:
             >>> slurm.sbatch(wrap="exit 3").wait().exit_code  # doctest: +SKIP
@@ -181,11 +184,17 @@ class Job:
             seen[:] = self.records()
             return seen[0] if all(record.state in FINAL_STATES | until for record in seen) else None
 
+        def held() -> str | None:
+            if all(record.reason != _LAUNCH_FAILED for record in seen):
+                return None
+            return "a node could not launch it, as where the Prolog fails, and it is held until `scontrol release`"
+
         return self._slurm.wait_until(
             over,
             f"job {self.id} to be {' or '.join(sorted(until)) if until != FINAL_STATES else 'over'}",
             deadline=deadline,
             state=lambda: ", ".join(sorted({f"{r.state} ({r.reason})" for r in seen})),
+            give_up=held,
         )
 
     def output(self) -> str:
@@ -472,11 +481,12 @@ class Slurm:
         *,
         deadline: float = 30,
         state: Callable[[], str] | None = None,
+        give_up: Callable[[], str | None] | None = None,
     ) -> T:
         """Wait for a condition; the deadline grows with the substrate's slowness.
 
         Raises:
-            NotReadyError: with the tail of slurmctld's log.
+            NotReadyError: the deadline passed, or `give_up` had a reason; with the tail of slurmctld's log.
         """
         return wait_until(
             condition,
@@ -486,6 +496,7 @@ class Slurm:
             state=state,
             log=lambda: self.substrate.logs(self.controller, "slurmctld"),
             hint="squeue and sinfo --list-reasons on the controller say more",
+            give_up=give_up,
         )
 
     def wait_idle(self, deadline: float = 30) -> None:

@@ -14,7 +14,7 @@ from testcontainers.core.container import DockerContainer
 
 from slurm_testbed import ClusterKeys, Slurm, SlurmContainer, engine
 from slurm_testbed.container import SlurmClient
-from slurm_testbed.errors import EngineError, UsageError
+from slurm_testbed.errors import EngineError, NotReadyError, UsageError
 from slurm_testbed.releases import Release
 
 
@@ -62,6 +62,21 @@ def test_configuration_fragment_replaces_ours(slurm_release: Release) -> None:
         answer = slurm.run(["sinfo", "--noheader", "--format=%R %l %N"]).stdout
 
     assert answer.splitlines() == ["day 1:00:00 n1", "night infinite n2"]
+
+
+@pytest.mark.smoke
+def test_job_that_no_node_can_launch_is_told_at_once(slurm_release: Release) -> None:
+    with SlurmContainer(
+        slurm_release.version, accounting=False, conf={"80-prolog.conf": "Prolog=/bin/false\n"}
+    ) as slurm:
+        job = slurm.sbatch(wrap="true")
+        with pytest.raises(
+            NotReadyError, match=rf"for job {job.id} to be over; last seen: a node could not launch it"
+        ) as error:
+            job.wait(deadline=600)
+
+        assert "(launch_failed_requeued_held)" in error.value.last_state
+        assert "sinfo --list-reasons" in error.value.hint
 
 
 def test_nothing_is_left_after_the_with_block(slurm_release: Release, client: docker.DockerClient) -> None:
