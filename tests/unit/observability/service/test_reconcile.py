@@ -264,6 +264,19 @@ def test_record_settles_the_run_that_began_when_it_did(slurm: Recorded) -> None:
     assert [match(run, [first, second], [other]) for run, other in (runs, reversed(runs))] == [first, second]
 
 
+@pytest.mark.row("O-05.4")
+@pytest.mark.parametrize("told", [(0.54, 1.54), (0.99, 2.6), (0.01, 1.2)])
+def test_records_of_whole_seconds_are_each_of_its_own_run(slurm: Recorded, told: tuple[float, float]) -> None:
+    """A second run that began in the next second: the node tells of a start after slurmctld."""
+    record = next(one for one in read_records({"jobs": slurm.answers["records"]}) if one.job_id == 3 and one.nodes)
+    assert record.started_at is not None
+    begun = [record.started_at, record.started_at + timedelta(seconds=1)]
+    records = [dataclasses.replace(record, started_at=at, finished_at=at, restarts=None) for at in begun]
+    runs = [Run(run=number, started_at=begun[0] + timedelta(seconds=at)) for number, at in enumerate(told)]
+
+    assert [match(run, records, [other]) for run, other in (runs, reversed(runs))] == records
+
+
 @pytest.mark.row("O-05.4", "O-10.9")
 def test_run_whose_end_nobody_told_ends_while_the_next_one_waits(api: Api, slurm: Recorded, look: Reconciler) -> None:
     api.event("started", job_id=3, user="alice", node_list=["n1"], source="prolog", timestamp=start_of(slurm, 3))

@@ -292,11 +292,15 @@ def _was_under_way(record: SlurmJob, at: datetime) -> bool:
 
 
 def _is_nearer(other: Run, run: Run, record: SlurmJob) -> bool:
-    """Whether another run began nearer to when the record says that its own did."""
+    """Whether another run began nearer to when the record says that its own did.
+
+    Slurm's times are whole seconds, and a node tells of the start after slurmctld: of two as near it is the later.
+    """
     if other.started_at is None or run.started_at is None:
         return False
     begun = record.started_at or _end(record)
-    return abs(other.started_at - begun) < abs(run.started_at - begun)
+    ranks = [(abs(at.replace(microsecond=0) - begun), begun - at) for at in (other.started_at, run.started_at)]
+    return ranks[0] < ranks[1]
 
 
 def settle(session: Session, run: Run, record: SlurmJob) -> None:
