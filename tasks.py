@@ -285,6 +285,9 @@ def _remainder() -> list[str]:
 def _pytest(arguments: list[str], client: Any, env: dict[str, str]) -> None:
     """Run the tests, and remove what they left on the engine when they were cut short."""
     argv = [sys.executable, "-m", "pytest", "--dist=worksteal", *arguments]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # In the background of a script; pytest would ignore it too, by which it is to end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with sigterm_raises():
         process = subprocess.Popen(argv, cwd=ROOT, env=env)
         try:

@@ -23,9 +23,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
-def started(*task: str) -> Iterator[subprocess.Popen[str]]:
-    """A task of ours that has just started, in a group of its own; nothing of it is left."""
-    argv = [sys.executable, "-m", "invoke", *task]
+def started(*task: str, background: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """A task of ours that has just started, in a group of its own; nothing of it is left.
+
+    Args:
+        task: its words.
+        background: as a script's `&` starts it, which has it ignore SIGINT.
+    """
+    shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if background else []
+    argv = [*shell, sys.executable, "-m", "invoke", *task]
     process = subprocess.Popen(
         argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
     )
@@ -95,9 +101,11 @@ def test_matrix_that_is_ended_leaves_no_cluster_and_no_process(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
 def test_tests_that_are_told_to_end_leave_no_cluster_and_no_process(
-    built_release: Release, number: signal.Signals
+    built_release: Release, number: signal.Signals, background: bool
 ) -> None:
     client = engine.connect()
     suite = ["--workers", "1", "--", "tests/slurm"]
@@ -105,7 +113,7 @@ def test_tests_that_are_told_to_end_leave_no_cluster_and_no_process(
     def workers() -> list[int]:
         return [worker for tests in children_of(task.pid) for worker in children_of(tests)]
 
-    with started("test", "--release", built_release.version, *suite) as task:
+    with started("test", "--release", built_release.version, *suite, background=background) as task:
         wait_until(
             lambda: task.poll() is not None or len(owned_by(client, workers())) >= 2,
             "a container and a network of a worker",
@@ -122,5 +130,6 @@ def test_tests_that_are_told_to_end_leave_no_cluster_and_no_process(
         said, _ = task.communicate(timeout=120)
 
         assert task.returncode, said
+        assert "KeyboardInterrupt" in said, "pytest does not sum up what it has seen"
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), "the tests' end", deadline=30)
         assert owned_by(client, before) == set(), said

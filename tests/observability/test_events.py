@@ -78,7 +78,7 @@ def test_each_run_of_a_requeued_job_has_its_events(observed: SlurmCluster) -> No
     job.wait(until={"RUNNING"})
     await_state(observed, job, "running")
     observed.run(["scontrol", "requeue", str(job.id)])
-    # Slurm holds a job back for two minutes after it was requeued. Within the second of its end slurmd takes it for killed.
+    # Slurm holds a requeued job back for two minutes. In the second in which it ended slurmd takes it for killed.
     observed.wait_until(lambda: job.state == "PENDING", "the job to wait again", deadline=60)
     observed.run(["scontrol", "update", f"JobId={job.id}", "StartTime=now+2"])
     assert job.wait(180).state == "COMPLETED"
