@@ -26,6 +26,7 @@ _MINOR = re.compile(r"\d{2}\.\d{2}")
 _API_VERSION = re.compile(r"v0\.0\.\d+")
 _ABILITY = re.compile(r"[a-z]\w*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class Source:
     """One place where a release may be had.
 
     Attributes:
-        kind: `schedmd`, a tarball at a URL; `debian`, the tarball of a Debian source package; or `packages`,
-            Debian's binary packages, which are no source but run.
+        kind: `schedmd`, a tarball at a URL; `debian`, the tarball of a Debian source package; `git`, a commit of a
+            repository; or `packages`, Debian's binary packages, which are no source but run.
         where: the URL, or the suite.
         package: the Debian source package, or the binary packages separated by commas; empty for a tarball.
         sha256: the digest of the tarball; None where nobody has checked one, and then it is never used.
+        commit: of git: the id, which git checks; empty for the others.
         gap: why it could not be had when somebody last looked; empty where it could.
         lacks: of packages: what they were built without.
         no_images: of packages: the images that their suite cannot carry, each with the reason.
@@ -47,6 +49,7 @@ class Source:
     where: str
     package: str = ""
     sha256: str | None = None
+    commit: str = ""
     gap: str = ""
     lacks: frozenset[str] = frozenset()
     no_images: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -54,7 +57,7 @@ class Source:
     @property
     def usable(self) -> bool:
         """Whether it is source code whose digest is known, without which it is only named."""
-        return self.sha256 is not None
+        return bool(self.sha256 or self.commit)
 
     @property
     def known_to_answer(self) -> bool:
@@ -64,6 +67,8 @@ class Source:
     def __str__(self) -> str:
         if self.kind == "packages":
             return f"Debian's packages in {self.where}"
+        if self.kind == "git":
+            return f"commit {self.commit} of {self.where}"
         return f"Debian's source package {self.package} in {self.where}" if self.package else self.where
 
 
@@ -326,7 +331,7 @@ class _Reader:
 
     def _source(self, source: object, key: str) -> Source:
         kind = source.get("kind") if isinstance(source, Mapping) else None
-        keys = {"schedmd": {"url", "sha256"}, "debian": {"suite", "package", "sha256"}}
+        keys = {"schedmd": {"url", "sha256"}, "debian": {"suite", "package", "sha256"}, "git": {"url", "commit"}}
         keys["packages"] = {"suite", "packages", "lacks"}
         if kind not in keys:
             self._fail(f"{key}.kind: is {kind!r}, not one of {', '.join(keys)}")
@@ -334,13 +339,16 @@ class _Reader:
         source = self._mapping(source, {"kind", *keys[kind]}, optional, key)
         if kind == "packages":
             return self._packages(source, key)
-        sha256 = None if source["sha256"] is None else self._digest(source["sha256"], f"{key}.sha256")
         gap = self._text(source["gap"], f"{key}.gap", re.compile(r".+"), "a reason") if "gap" in source else ""
+        sha256 = self._digest(source["sha256"], f"{key}.sha256") if source.get("sha256") is not None else None
         if kind == "debian":
             suite, package = (self._word(source[name], f"{key}.{name}") for name in ("suite", "package"))
-            return Source(kind, suite, package, sha256, gap)
+            return Source(kind, suite, package, sha256, gap=gap)
         url = self._text(source["url"], f"{key}.url", re.compile(r"https://\S+"), "an https URL")
-        return Source(kind, url, sha256=sha256, gap=gap)
+        if kind == "schedmd":
+            return Source(kind, url, sha256=sha256, gap=gap)
+        commit = self._text(source["commit"], f"{key}.commit", _COMMIT, "the id of a commit, of 40 hexadecimal digits")
+        return Source(kind, url, commit=commit, gap=gap)
 
     def _packages(self, source: Mapping[str, Any], key: str) -> Source:
         suite = self._word(source["suite"], f"{key}.suite")
@@ -439,7 +447,7 @@ def source_table(releases: Releases) -> str:
 
 def _source_rows(release: Release) -> Iterable[tuple[str, ...]]:
     for source in release.sources:
-        yield release.version, source.kind, source.where, source.package or "-", source.sha256 or "-"
+        yield release.version, source.kind, source.where, source.package or "-", source.sha256 or source.commit or "-"
     if patches := release.patches:
         yield release.version, "patches", patches.suite, patches.package, patches.sha256, patches.match
 
@@ -474,8 +482,8 @@ def support_table(releases: Releases) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for release in reversed(releases.all):
-        built = next((source.kind for source in release.sources if source.known_to_answer), "")
-        packages = f"Debian's packages ({release.packages.where})" if release.packages else "a source of yours"
+        built = any(source.known_to_answer for source in release.sources)
+        packages = f"Debian's packages ({release.packages.where})" if release.packages else "SchedMD's repository"
         cells = [
             release.version,
             "its source" if built else packages,

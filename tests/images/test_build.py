@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pty
+import re
 import secrets
 import shutil
 import signal
@@ -146,21 +147,34 @@ def test_release_that_the_table_lacks_is_told_with_those_it_has() -> None:
         images.build(["slurm-tree"], [Release("99.05.0")])
 
 
-def test_release_that_is_only_described_is_a_named_gap() -> None:
-    with pytest.raises(NoSourceError, match=r"no source of Slurm 25\.11\.2 could be had") as error:
-        images.build(["slurm-tree"], [Releases.load().find("25.11")])
+def test_release_whose_sources_cannot_be_reached_is_a_named_gap(folder: Path) -> None:
+    path = folder / "releases.yaml"
+    path.write_text(path.read_text().replace("https://github.com/", "https://git.invalid/"))
+    generate(folder)
+    release = Releases.load().find("25.11")
+
+    with pytest.raises(NoSourceError, match=f"no source of Slurm {re.escape(release.version)} could be had") as error:
+        images.build(["slurm-tree"], [release], folder=folder)
 
     assert "releases.yaml has no digest for it" in str(error.value)
+    assert "https://git.invalid/SchedMD/slurm.git: git exited with 128" in str(error.value)
 
 
 def test_default_past_its_support_gives_way_when_a_newer_source_can_be_had() -> None:
-    """Fails on the day when another default is due: then releases.yaml gets its digest, or loses its gap."""
+    """Fails on the day when another default is due: then releases.yaml gets its digest, or loses its gap.
+
+    A commit is none: the default is what every change is tested with, also where GitHub cannot be reached.
+    """
     today = datetime.now(UTC).date()
     known = Releases.load()
     default = known.find(None)
     newer = [] if default.supported_on(today) else [r for r in known.all if r.number > default.number]
 
-    due = [r.version for r in newer if r.supported_on(today) and not images.why_no_source(r)]
+    due = [
+        r.version
+        for r in newer
+        if r.supported_on(today) and any(s.sha256 for s in r.sources) and not images.why_no_source(r)
+    ]
 
     assert due == [], f"support of the default, {default}, ended on {default.support_end}: {due} can be built now"
 

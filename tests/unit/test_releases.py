@@ -160,11 +160,11 @@ def test_packages_come_last(release: Release) -> None:
     assert "packages" not in kinds[:-1], "a source after the packages is never tried"
 
 
-def test_four_releases_can_be_built_and_two_more_are_described() -> None:
-    buildable = [r.minor for r in Releases.load().all if r.packages or any(s.known_to_answer for s in r.sources)]
+def test_every_release_can_be_built_and_two_of_them_from_a_commit_alone() -> None:
+    known = Releases.load().all
 
-    assert buildable == ["20.11", "22.05", "24.11", "26.05"]
-    assert {"25.05", "25.11"} <= {release.minor for release in Releases.load().all}
+    assert [r.minor for r in known if r.packages or any(s.usable for s in r.sources)] == [r.minor for r in known]
+    assert [r.minor for r in known if [s.kind for s in r.sources if s.usable] == ["git"]] == ["25.05", "25.11"]
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -197,6 +197,17 @@ def test_right_entry_is_read(tmp_path: Path, entry: dict[str, Any]) -> None:
     assert (found.support_end, found.rest, found.patches) == (date(2026, 5, 31), ("v0.0.42",), None)
 
 
+def test_commit_is_read_and_reaches_the_build(tmp_path: Path, entry: dict[str, Any]) -> None:
+    commit = "c" * 40
+    git = {"kind": "git", "url": "https://example.org/slurm.git", "commit": commit}
+
+    found = load(tmp_path, entry | {"sources": [git]})
+
+    (source,) = found.find("24.11").sources
+    assert (source.where, source.commit, source.usable) == ("https://example.org/slurm.git", commit, True)
+    assert releases.source_table(found) == f"24.11.5\tgit\thttps://example.org/slurm.git\t-\t{commit}\n"
+
+
 PACKAGES = {"kind": "packages", "suite": "sid", "packages": ["slurmd"], "lacks": []}
 
 
@@ -209,7 +220,7 @@ PACKAGES = {"kind": "packages", "suite": "sid", "packages": ["slurmd"], "lacks":
         ({"rest": ["42"]}, r"rest\[0\]: is '42', not an API version as v0\.0\.42"),
         ({"rest": "v0.0.42"}, r"rest: is 'v0\.0\.42', not a list"),
         ({"follows": [24.05]}, r"follows\[0\]: is 24\.05, not a minor release in quotes"),
-        ({"sources": [{"kind": "ftp"}]}, r"sources\[0\]\.kind: is 'ftp', not one of schedmd, debian, packages"),
+        ({"sources": [{"kind": "ftp"}]}, r"sources\[0\]\.kind: is 'ftp', not one of schedmd, debian, git, packages"),
         (
             {"sources": [{"kind": "packages", "suite": "sid", "packages": ["a b"], "lacks": []}]},
             r"sources\[0\]\.packages\[0\]: is 'a b', not the name of a package",
@@ -239,6 +250,11 @@ PACKAGES = {"kind": "packages", "suite": "sid", "packages": ["slurmd"], "lacks":
             {"sources": [{"kind": "debian", "suite": "sid", "package": "p", "sha256": "ab"}]},
             r"sources\[0\]\.sha256: is 'ab', not a SHA-256 of 64",
         ),
+        (
+            {"sources": [{"kind": "git", "url": "https://x", "commit": "slurm-24-11-5-1"}]},
+            r"sources\[0\]\.commit: is 'slurm-24-11-5-1', not the id of a commit",
+        ),
+        ({"sources": [{"kind": "git", "url": "https://x"}]}, r"sources\[0\]: commit is missing"),
         ({"patches": {"suite": "sid"}}, r"patches: match, package, sha256 is missing"),
         ({"suport_end": 1}, r"release 24\.11\.5: unknown key suport_end"),
     ],
