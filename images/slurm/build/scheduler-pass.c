@@ -4,6 +4,9 @@
  * of 3 s, or for backfill, which begins a second after the start (slurm.conf(5)).
  */
 #include "slurm/slurm.h"
+#if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(25, 11, 0)
+#error "slurmctld makes no pass for a job that it does not know, and logs an error"
+#endif
 #include "src/common/slurm_protocol_api.h"
 
 int main(void)
