@@ -10,16 +10,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 from slurm_testbed import SlurmOnKubernetes, data
 from slurm_testbed.engine import LABEL_CLUSTER, LABEL_OWNER, owner
 from slurm_testbed.kubernetes import VALUES_VARIABLE, tools
+from slurm_testbed.kubernetes.forward import Forwards
 from slurm_testbed.kubernetes.kubectl import Kubectl
+from slurm_testbed.readiness import wait_until
 from slurm_testbed.releases import Release
 
 #: Seconds in which a chart's pods must come.
 DEADLINE = 240
+#: Pods that KubeSpawner makes.
+SERVERS = "app.kubernetes.io/component=singleuser"
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +88,53 @@ def installed(chart: str, kubectl: Kubectl, release: Release, *arguments: str, n
 def in_pod(kubectl: Kubectl, deployment: str, *command: str) -> str:
     """What a command says in the pod of a deployment, as root."""
     return kubectl("exec", f"deployment/{deployment}", "--", *command)
+
+
+class Page:
+    """The hub's page, as a browser has it.
+
+    Args:
+        url: where it is.
+        user: who logs in.
+        password: with it.
+    """
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self.url, self.user = url, user
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.get(f"{url}/hub/login", timeout=30)
+        form = {"username": user, "password": password, "_xsrf": self.session.cookies["_xsrf"]}
+        answer = self.session.post(f"{url}/hub/login", data=form, timeout=30, allow_redirects=False)
+        assert answer.status_code == requests.codes.found, answer.text
+
+    def api(self, method: str, path: str) -> requests.Response:
+        """Ask the hub's API, as its page does."""
+        # A server has one of its own, on its path.
+        headers = {
+            "X-XSRFToken": str(self.session.cookies.get("_xsrf", path="/hub/")),
+            "Referer": f"{self.url}/hub/home",
+        }
+        return self.session.request(method, f"{self.url}/hub/api/{path}", headers=headers, timeout=60)
+
+    def spawn(self) -> None:
+        """Start the user's server, and wait until it is ready."""
+        answer = self.api("POST", f"users/{self.user}/server")
+        assert answer.status_code in {201, 202}, answer.text
+
+        def server() -> dict[str, object]:
+            found: dict[str, object] = self.api("GET", f"users/{self.user}").json()["servers"].get("", {})
+            return found
+
+        wait_until(lambda: server().get("ready"), "the server", deadline=DEADLINE, state=lambda: str(server()))
+
+
+def logged_in(kubectl: Kubectl, forwards: Forwards, user: str, name: str = "slurm-jupyterhub") -> Page:
+    """A user on a hub's page."""
+    (pod,) = kubectl.get("pods", f"--selector=app.kubernetes.io/instance={name},app.kubernetes.io/component=hub")[
+        "items"
+    ]
+    lines = in_pod(kubectl, name, "cat", "/var/lib/jupyterhub/passwords").splitlines()
+    passwords = dict(line.split(":", 1) for line in lines)
+    url = f"http://127.0.0.1:{forwards.port(pod['metadata']['name'], 8000)}"
+    return Page(url, user, passwords[user])

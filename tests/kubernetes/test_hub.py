@@ -10,58 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from slurm_testbed import SlurmOnKubernetes
 from slurm_testbed.kubernetes import KubernetesSubstrate
 from slurm_testbed.kubernetes.forward import Forwards
-from slurm_testbed.kubernetes.kubectl import Kubectl
 from slurm_testbed.readiness import wait_until
 from slurm_testbed.releases import Release
-from tests.kubernetes.conftest import DEADLINE, in_pod, installed
+from tests.kubernetes.conftest import DEADLINE, SERVERS, installed, logged_in
 
 pytestmark = pytest.mark.requires("kubernetes")
 NAME = "slurm-jupyterhub"
-SERVERS = "app.kubernetes.io/component=singleuser"
-
-
-class Page:
-    """The hub's page, as a browser has it.
-
-    Args:
-        url: where it is.
-        user: who logs in.
-        password: with it.
-    """
-
-    def __init__(self, url: str, user: str, password: str) -> None:
-        self.url, self.user = url, user
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.get(f"{url}/hub/login", timeout=30)
-        form = {"username": user, "password": password, "_xsrf": self.session.cookies["_xsrf"]}
-        answer = self.session.post(f"{url}/hub/login", data=form, timeout=30, allow_redirects=False)
-        assert answer.status_code == requests.codes.found, answer.text
-
-    def api(self, method: str, path: str) -> requests.Response:
-        """Ask the hub's API, as its page does."""
-        # A server has one of its own, on its path.
-        headers = {
-            "X-XSRFToken": str(self.session.cookies.get("_xsrf", path="/hub/")),
-            "Referer": f"{self.url}/hub/home",
-        }
-        return self.session.request(method, f"{self.url}/hub/api/{path}", headers=headers, timeout=60)
-
-    def spawn(self) -> None:
-        """Start the user's server, and wait until it is ready."""
-        answer = self.api("POST", f"users/{self.user}/server")
-        assert answer.status_code in {201, 202}, answer.text
-
-        def server() -> dict[str, object]:
-            found: dict[str, object] = self.api("GET", f"users/{self.user}").json()["servers"].get("", {})
-            return found
-
-        wait_until(lambda: server().get("ready"), "the server", deadline=DEADLINE, state=lambda: str(server()))
 
 
 @pytest.fixture
@@ -70,17 +28,6 @@ def forwards(cluster: SlurmOnKubernetes) -> Iterator[Forwards]:
     made = Forwards(cluster.kubectl)
     yield made
     made.close()
-
-
-def logged_in(kubectl: Kubectl, forwards: Forwards, user: str, name: str = NAME) -> Page:
-    """A user on a hub's page."""
-    (pod,) = kubectl.get("pods", f"--selector=app.kubernetes.io/instance={name},app.kubernetes.io/component=hub")[
-        "items"
-    ]
-    lines = in_pod(kubectl, name, "cat", "/var/lib/jupyterhub/passwords").splitlines()
-    passwords = dict(line.split(":", 1) for line in lines)
-    url = f"http://127.0.0.1:{forwards.port(pod['metadata']['name'], 8000)}"
-    return Page(url, user, passwords[user])
 
 
 @pytest.mark.row("C-11.2")
