@@ -50,6 +50,7 @@ def ability_file(ability: str) -> str:
         # Before it became a plugin of its own (cgroup_plugins), cgroup v1 was part of those that use it.
         "cgroup_v1": "/usr/lib/slurm/proctrack_cgroup.so",
         "cgroup_plugins": "/usr/lib/slurm/cgroup_*.so",
+        "conmgr_counts_cpus": "/usr/lib/slurm/libslurmfull.so",
         "dynamic_node_ports": "/usr/sbin/slurmd",
         "dynamic_nodes": "/usr/sbin/slurmd",
         "first_job_id": "/usr/lib/slurm/libslurmfull.so",
