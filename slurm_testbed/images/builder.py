@@ -168,6 +168,10 @@ def _release_of(given: GivenSource, asked: Sequence[Release]) -> Release:
     return Release(given.version, support_end=same_minor[-1].support_end if same_minor else None)
 
 
+#: A fault of BuildKit's with builds side by side, which a second try does not meet: https://github.com/moby/buildkit/issues/2303
+_LOST_TRACK = "failed to get edge: inconsistent graph state"
+
+
 @dataclass(frozen=True)
 class _Bake:
     """The same images of any release."""
@@ -234,7 +238,11 @@ class _Bake:
         return ""
 
     def _bake(self, names: Sequence[str], release: Release, packages: Source | None, run: Runner) -> None:
-        code, output = run(self._argv(names), self._environment(release, packages), self.folder)
+        argv, env = self._argv(names), self._environment(release, packages)
+        code, output = run(argv, env, self.folder)
+        if code and _LOST_TRACK in output:
+            self.say("BuildKit lost track of a step that two builds share; building again, what is done is kept")
+            code, output = run(argv, env, self.folder)
         if code:
             raise explained(output, release, code)
 

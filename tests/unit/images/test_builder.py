@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slurm_testbed import images
-from slurm_testbed.errors import NoSourceError, UsageError
+from slurm_testbed.errors import BuildError, NoSourceError, UsageError
 from slurm_testbed.images.builder import revision_of
 from slurm_testbed.releases import Release, Releases, Source
 from tests.unit.images.conftest import RELEASE, FakeImage, FakeRun, build
@@ -133,6 +133,27 @@ def test_given_source_is_passed_and_names_the_version(run: FakeRun, said: list[s
 def test_given_source_of_another_release_than_asked_is_refused(run: FakeRun, said: list[str], checkout: Path) -> None:
     with pytest.raises(UsageError, match=r"slurm-main is Slurm 25\.05\.1, and release 24\.11\.5 is asked for"):
         build(run, said, releases=[RELEASE], source=checkout)
+
+
+def test_build_in_which_buildkit_loses_track_is_tried_once_more(run: FakeRun, said: list[str]) -> None:
+    lost = (1, "ERROR: failed to solve: failed to get edge: inconsistent graph state")
+    run.ends = {RELEASE.version: lost}
+
+    with pytest.raises(BuildError, match="inconsistent graph state"):
+        build(run, said, ["slurm-client"], [RELEASE])
+
+    assert len(run.calls) == 2
+    assert run.calls[0] == run.calls[1]
+    assert any(text.startswith("BuildKit lost track of a step") for text in said)
+
+
+def test_build_that_fails_otherwise_is_not_tried_again(run: FakeRun, said: list[str]) -> None:
+    run.ends = {RELEASE.version: (1, "ERROR: failed to solve: no space left on device")}
+
+    with pytest.raises(BuildError):
+        build(run, said, ["slurm-client"], [RELEASE])
+
+    assert len(run.calls) == 1
 
 
 @pytest.mark.parametrize(
