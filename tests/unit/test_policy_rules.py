@@ -75,9 +75,22 @@ def test_named_port_is_the_pods_and_one_that_it_lacks_is_none() -> None:
     ]
 
 
-def test_what_it_does_not_know_is_no_open_door() -> None:
+def test_egress_that_it_does_not_know_is_no_open_door() -> None:
     egress = policy({"cluster": "a"})
     egress["spec"]["policyTypes"] = ["Ingress", "Egress"]
 
-    with pytest.raises(NotImplementedError, match="Egress"):
+    with pytest.raises(ValueError, match="'Egress'] are not understood here"):
         made(egress)
+
+
+@pytest.mark.parametrize(
+    ("ingress", "unknown"),
+    [
+        ({"from": [{"podSelector": {"matchExpressions": []}}]}, "matchExpressions"),
+        ({"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.7/32"]}}]}, "except"),
+        ({"ports": [{"port": 1, "endPort": 9, "protocol": "TCP"}]}, "endPort"),
+    ],
+)
+def test_part_that_it_does_not_know_is_no_open_door(ingress: dict[str, Any], unknown: str) -> None:
+    with pytest.raises(ValueError, match=f"{unknown} of a policy is not understood here"):
+        made(policy({"cluster": "a"}, ingress))
