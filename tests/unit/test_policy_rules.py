@@ -33,7 +33,7 @@ PODS = [LOGIN, NODE, OTHER]
 
 def made(*policies: dict[str, Any]) -> list[str]:
     """The rules, without the first, which every set has."""
-    return [rule.removeprefix("-A POLICIES ") for rule in rules(policies, PODS, SPACES)][1:]
+    return rules(policies, PODS, SPACES)[1:]
 
 
 def test_pod_that_no_policy_selects_is_open() -> None:
