@@ -153,6 +153,25 @@ def test_policies_open_rest_and_ssh_alone(cluster_chart: Chart) -> None:
             assert member.items() <= each["spec"]["template"]["metadata"]["labels"].items(), each["metadata"]["name"]
 
 
+@pytest.mark.parametrize(("chart", "port"), [("slurm-jupyter", None), ("slurm-jupyterhub", "hub")])
+def test_clients_let_in_the_cluster_also_where_it_has_no_policy(chart: str, port: str | None, helm: Path) -> None:
+    for manifest in Chart(chart, helm).template("--set=cluster=hpc"):
+        if manifest["kind"] == "NetworkPolicy":
+            member = [{"podSelector": {"matchLabels": {"org.slurm-testbed.cluster": "hpc"}}}]
+            (rule,) = [rule for rule in manifest["spec"]["ingress"] if rule.get("from") == member]
+            wants = None if manifest["metadata"]["name"].endswith("-singleuser") else port
+            assert [each["port"] for each in rule.get("ports", [])] == [each for each in [wants] if each]
+
+
+@pytest.mark.parametrize("text", ["  # ours\nDebugFlags=Gres\n", "\n  A=1\nB=2", "plain", "a: {b}\n"])
+def test_fragment_arrives_as_it_was_written(text: str, cluster_chart: Chart, tmp_path: Path) -> None:
+    (tmp_path / "site.conf").write_text(text)
+
+    manifests = cluster_chart.template(f"--set-file=config.slurm.80-site\\.conf={tmp_path}/site.conf")
+
+    assert find(manifests, "ConfigMap", "-slurm-conf-d")["data"] == {"80-site.conf": text}
+
+
 def test_clients_join_the_cluster_that_they_name(helm: Path) -> None:
     cluster = Chart("slurm-cluster", helm).template()
     claim = find(cluster, "PersistentVolumeClaim")["metadata"]["name"]

@@ -97,8 +97,13 @@ def test_policies_are_for_the_pods_that_kubespawner_makes(spawn: Any, hub_chart:
     (own,) = [each["spec"] for each in policies if each["metadata"]["name"].endswith("-singleuser")]
     assert own["podSelector"]["matchLabels"].items() <= labels
     (hub,) = [each["spec"] for each in policies if not each["metadata"]["name"].endswith("-singleuser")]
-    (peers,) = [rule["from"] for rule in hub["ingress"] if rule["ports"][0]["port"] == "hub"]
-    assert peers[0]["podSelector"]["matchLabels"].items() <= labels
+    peers = [rule["from"][0]["podSelector"] for rule in hub["ingress"] if rule["ports"][0]["port"] == "hub"]
+    assert any("component" in str(peer) and peer["matchLabels"].items() <= labels for peer in peers)
+
+
+def test_hubs_of_one_namespace_have_pods_of_their_own(spawn: Any) -> None:
+    """KubeSpawner ends a pod of the name that it wants to give."""
+    assert spawn("--set=cluster=hpc")["metadata"]["name"] == "t-slurm-jupyterhub-bob"
 
 
 def test_pod_in_a_cluster_knows_its_hosts_as_they_are_now(spawn: Any, tmp_path: Path) -> None:

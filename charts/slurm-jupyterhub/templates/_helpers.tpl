@@ -115,6 +115,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $_ := set $settings "mem_guarantee" .memory.guarantee }}
 {{- $_ := set $settings "mem_limit" .memory.limit }}
 {{- $_ := set $settings "component_label" "singleuser" }}
+{{- /* Two hubs of a namespace would take each other's pods for their own, and end them. */}}
+{{- $_ := set $settings "pod_name_template" (printf "%s-{user_server}" $fullname) }}
 {{- $_ := set $settings "extra_labels" $labels }}
 {{- $_ := set $settings "extra_pod_config" $pod }}
 {{- $_ := set $settings "volumes" $volumes }}
