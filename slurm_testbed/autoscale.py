@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -84,19 +85,21 @@ class Autoscaler:
         script = "squeue --noheader --all --states=PENDING --format=%r"
         reasons = self.slurm.run(script.split()).stdout.splitlines()
         waiting = sum(reason.lstrip("(").startswith(_WANT_NODES) for reason in reasons)
+        states = self.slurm.nodes() if waiting or self._idle_since else {}
+        for name in self._idle_since.keys() - states.keys():  # somebody else removed it
+            del self._idle_since[name]
         if waiting and len(self._idle_since) < self.max_nodes and now - self._added > _SETTLED:
-            self._add(waiting)
-        states = self.slurm.nodes() if self._idle_since else {}
+            self._add(waiting, states.keys())
         for name, since in list(self._idle_since.items()):
-            idle = is_idle(states.get(name, {}).get("State", ""))
+            if name not in states:  # it has just joined
+                continue
+            idle = is_idle(states[name].get("State", ""))
             self._idle_since[name] = (since or now) if idle else None
             if idle and since is not None and now - since >= self.idle and not waiting:
                 self._remove(name)
 
-    def _add(self, waiting: int) -> None:
-        name = next(
-            name for name in (f"{self.prefix}{n}" for n in range(1, self.max_nodes + 1)) if name not in self._idle_since
-        )
+    def _add(self, waiting: int, taken: Collection[str]) -> None:
+        name = next(name for n in itertools.count(1) if (name := f"{self.prefix}{n}") not in taken)
         try:
             self.slurm.add_node(name, conf=self.conf)
         finally:
@@ -132,4 +135,7 @@ class Autoscaler:
         self._ended.set()
         self._thread.join()
         for name in self.nodes:
-            self._remove(name)
+            try:
+                self._remove(name)
+            except SlurmTestbedError as refusal:  # which must not hide what ended the block
+                self.say(f"{name} stays: {refusal}")

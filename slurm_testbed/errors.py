@@ -50,6 +50,17 @@ class UsageError(SlurmTestbedError):
     exit_status = 2
 
 
+class NotStartedError(UsageError):
+    """A cluster or a container is used before its start.
+
+    Args:
+        what: the cluster or container.
+    """
+
+    def __init__(self, what: object) -> None:
+        super().__init__(f"this {type(what).__name__} is not started: use it in a with statement, or call start()")
+
+
 class EngineError(SlurmTestbedError):
     """The container engine answered, but not as needed."""
 

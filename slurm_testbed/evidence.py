@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import ParamSpec
 
-from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed.errors import NotStartedError
 from slurm_testbed.slurm import Slurm
+
+P = ParamSpec("P")
 
 #: Lines of each log that are kept.
 TAIL = 40
@@ -22,21 +25,32 @@ def collect(slurm: Slurm) -> list[tuple[str, str]]:
         >>> [title for title, _ in collect(slurm)]  # doctest: +SKIP
         ['squeue', 'sinfo', 'slurmctld on slurm-1f2e', 'slurmd on slurm-1f2e', ...]
     """
-    found: list[tuple[str, str]] = []
-    for command in (["squeue", "--all", "--states=all"], ["sinfo", "--list-reasons", "--Node", "--long"]):
-        try:
-            done = slurm.run(command, check=False)
-            found.append((command[0], done.stdout + done.stderr))
-        except SlurmTestbedError as error:
-            found.append((command[0], str(error)))
-    for host in slurm.substrate.hosts():
+    found = [
+        (command[0], _said(_output, slurm, command))
+        for command in (["squeue", "--all", "--states=all"], ["sinfo", "--list-reasons", "--Node", "--long"])
+    ]
+    try:
+        hosts = slurm.substrate.hosts()
+    except NotStartedError:  # it is not started, as the commands have said
+        return found
+    for host in hosts:
         for daemon in sorted(host.daemons & {"slurmctld", "slurmd", "slurmdbd", "slurmrestd"}):
-            try:
-                lines = slurm.substrate.logs(host.name, daemon).splitlines()
-            except SlurmTestbedError as error:
-                lines = [str(error)]
+            lines = _said(slurm.substrate.logs, host.name, daemon).splitlines()
             found.append((f"{daemon} on {host.name}", "\n".join(lines[-TAIL:])))
     return found
+
+
+def _output(slurm: Slurm, command: list[str]) -> str:
+    done = slurm.run(command, check=False)
+    return done.stdout + done.stderr
+
+
+def _said(ask: Callable[P, str], *arguments: P.args, **more: P.kwargs) -> str:
+    """What is found out, or why not: the failure that is reported must not be hidden by one of the report."""
+    try:
+        return ask(*arguments, **more)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 @contextlib.contextmanager

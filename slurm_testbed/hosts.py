@@ -60,7 +60,9 @@ def control(
         # Not by -wr: on a busy machine it misses a process that is quick to come back, and waits in vain.
         "kill": "old=$(s6-svstat -o pid $one); s6-svc -k $one && await \"$one\" 'see its log.' again $one $old",
     }[action]
-    script = f". {_COMMON}; {_AGAIN}; cd {_SERVICES} && for one in {daemon}*; do {act} || exit; done"
+    # slurmd@n1, slurmd@n2 …, and not slurmdbd.
+    each = f'set -- {daemon}@*; [ -e "$1" ] || set -- {daemon}'
+    script = f". {_COMMON}; {_AGAIN}; cd {_SERVICES} || exit; {each}; for one; do {act} || exit; done"
     if action != "stop" and daemon in _LISTENS:
         # s6 knows that the process is there; the daemon takes requests once it listens.
         script += f"; await {daemon} 'see its log.' {_LISTENS[daemon]}"

@@ -7,13 +7,16 @@ import os
 import pwd
 import secrets
 import shlex
-import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from slurm_testbed.errors import CommandError, UsageError
+from slurm_testbed import copies
+from slurm_testbed.errors import CommandError, EngineError, UsageError, tail
 from slurm_testbed.slurm import Slurm
+from slurm_testbed.substrate import Attach
 
 #: The commands that users and their programs call: https://slurm.schedmd.com/man_index.html
 COMMANDS = (
@@ -36,6 +39,8 @@ _SCRIPT = r"""#!/bin/sh
 set -u
 command=$(basename "$0") pid={pids}/$$
 {exports}
+# The folder's own name: the cluster knows no other that leads to it.
+cd -P . || exit
 case "$PWD/" in {patterns}) ;; *)
   echo "$command: the cluster sees" {roots} "and what is below; this is $PWD. Call on_path() for this folder." >&2
   exit 1 ;;
@@ -107,17 +112,22 @@ def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]
         )
     if not shared:
         _check_size(root)
-    folder = Path(tempfile.mkdtemp(prefix="slurm-testbed-bin-"))
-    _write(slurm, folder, roots, shared=shared)
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
-    try:
-        yield folder
-    finally:
-        os.environ["PATH"] = before
-        shutil.rmtree(folder)
-        if not shared:
-            _copy_back(slurm, root)
+    with tempfile.TemporaryDirectory(prefix="slurm-testbed-bin-") as name:
+        folder = Path(name)
+        state = None if shared else folder / ".copied.json"
+        _write(slurm, folder, roots, state)
+        before = os.environ["PATH"]
+        os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
+        try:
+            yield folder
+        except BaseException:
+            with contextlib.suppress(EngineError):  # which would hide why the block ended
+                _copy_back(slurm, root, state)
+            raise
+        else:
+            _copy_back(slurm, root, state)
+        finally:
+            os.environ["PATH"] = before
 
 
 def write_commands(slurm: Slurm, folder: Path, *roots: Path) -> None:
@@ -140,25 +150,23 @@ def write_commands(slurm: Slurm, folder: Path, *roots: Path) -> None:
             raise UsageError(f"{root} is no folder", hint="make it first")
         if not _is_shared(slurm, root):
             raise UsageError(f"{root} is not shared with this cluster", hint=f"start it with: invoke up --share {root}")
-    _write(slurm, folder, found, shared=True)
+    _write(slurm, folder, found, None)
 
 
-def _write(slurm: Slurm, folder: Path, roots: list[Path], *, shared: bool) -> None:
+def _write(slurm: Slurm, folder: Path, roots: list[Path], state: Path | None) -> None:
     _ensure_user(slurm)
-    script = _script(slurm, roots, shared=shared)
+    script = _script(slurm, roots, state)
     for name in COMMANDS:
         path = folder / name
         path.write_text(script)
         path.chmod(0o755)
 
 
-def _script(slurm: Slurm, roots: list[Path], *, shared: bool) -> str:
+def _script(slurm: Slurm, roots: list[Path], state: Path | None) -> str:
     host = slurm.controller
     attach = slurm.substrate.attach(host)
     user = [f"--user={os.getuid()}:{os.getgid()}", "--interactive"]
     as_root = shlex.join([*attach.command, attach.target])
-    quoted = shlex.quote(str(roots[0]))
-    tar = f"tar -C {quoted}"
     exec_stdin = shlex.join([*attach.command, "--interactive", attach.target])
     below = " | ".join(f"{shlex.quote(str(root))}/*" for root in roots)
     return _SCRIPT.format(
@@ -173,8 +181,8 @@ def _script(slurm: Slurm, roots: list[Path], *, shared: bool) -> str:
         exec_root=as_root,
         exec_user=shlex.join([*attach.command, *user]) + ' --workdir="$PWD"',
         target=shlex.quote(attach.target),
-        copy_in="" if shared else f'{tar} -cf - . | {exec_stdin} sh -c \'mkdir -p "$0" && tar -C "$0" -xf -\' {quoted}',
-        copy_out="" if shared else f"{as_root} {tar} -cf - . | {tar} -xf -",
+        copy_in=f"{shlex.join(_copies(roots[0], state, attach, 'in'))} || exit" if state else "",
+        copy_out=shlex.join(_copies(roots[0], state, attach, "out")) if state else "",
     )
 
 
@@ -192,16 +200,20 @@ def _check_size(root: Path) -> None:
         )
 
 
-def _copy_back(slurm: Slurm, root: Path) -> None:
+def _copy_back(slurm: Slurm, root: Path, state: Path | None) -> None:
     """What jobs wrote after the last command."""
-    import subprocess
-
+    if state is None:
+        return
     attach = slurm.substrate.attach(slurm.controller)
-    pack = [*attach.command, attach.target, "tar", "-C", str(root), "-cf", "-", "."]
-    env = {**os.environ, **attach.env}
-    packed = subprocess.run(pack, env=env, capture_output=True, check=False)
-    if packed.returncode == 0:
-        subprocess.run(["tar", "-C", str(root), "-xf", "-"], input=packed.stdout, check=True)
+    argv = _copies(root, state, attach, "out")
+    done = subprocess.run(argv, env={**os.environ, **attach.env}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EngineError(f"what jobs wrote in {root} did not come back: {tail(done.stderr, 3)}")
+
+
+def _copies(root: Path, state: Path, attach: Attach, direction: str) -> list[str]:
+    there = [*attach.command, "--interactive", attach.target]
+    return [sys.executable, "-I", copies.__file__, direction, str(root), str(state), *there]
 
 
 def _ensure_user(slurm: Slurm) -> None:
@@ -209,7 +221,7 @@ def _ensure_user(slurm: Slurm) -> None:
     uid, gid = os.getuid(), os.getgid()
     for host in slurm.substrate.hosts():
         if slurm.run(["getent", "passwd", str(uid)], host=host.name, check=False).returncode:
-            name = pwd.getpwuid(uid).pw_name
+            name = _name_of(uid)
             if slurm.run(["getent", "passwd", name], host=host.name, check=False).returncode == 0:
                 name = f"{name}-{secrets.token_hex(2)}"
             script = 'getent group "$1" || groupadd --gid "$1" "$2"; useradd --create-home --uid "$0" --gid "$1" "$2"'
@@ -217,3 +229,10 @@ def _ensure_user(slurm: Slurm) -> None:
     name = slurm.run(["id", "--name", "--user", str(uid)]).stdout.strip()
     with contextlib.suppress(CommandError):  # a cluster without accounting has no associations
         slurm.run(["sacctmgr", "--immediate", "add", "user", name, "Account=research"])
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # as in a container that was started with any number
+        return f"user{uid}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +10,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, TypeVar
 
-from slurm_testbed.errors import CommandError, UsageError, tail
+from slurm_testbed.errors import CommandError, NotStartedError, UsageError, tail
 from slurm_testbed.readiness import wait_until
 from slurm_testbed.rest import Rest
 from slurm_testbed.substrate import Substrate
@@ -27,6 +25,8 @@ FINAL_STATES = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
 )
 
+#: Between the columns of sacct, for a job may be called anything else.
+_DELIMITER = "\x1f"
 #: Port of slurmrestd inside its host.
 REST_PORT = 6820
 #: Seconds in which an ordinary machine's slurmrestd answers.
@@ -215,9 +215,22 @@ class Slurm:
         user: who submits where no user is named.
     """
 
+    _substrate: Substrate | None = None
+
     def __init__(self, substrate: Substrate, *, user: str = "alice") -> None:
-        self.substrate = substrate
+        self._substrate = substrate
         self.user = user
+
+    @property
+    def substrate(self) -> Substrate:
+        """What carries the cluster.
+
+        Raises:
+            UsageError: it is not started.
+        """
+        if self._substrate is None:
+            raise NotStartedError(self)
+        return self._substrate
 
     @property
     def controller(self) -> str:
@@ -246,7 +259,8 @@ class Slurm:
     def host_of_node(self, nodes: str) -> str:
         """The host that carries the first node of a host list expression, the controller where none does."""
         names = [host.name for host in self.substrate.hosts()]
-        first = nodes.split(",")[0]
+        # n[1-2,5] or rack1n[01-20]: the first is n1, and rack1n01.
+        first = re.sub(r"\[([^],-]+).*", r"\1", nodes.partition(",")[0])
         return first if first in names else self.controller
 
     # --- commands ---------------------------------------------------------------------------------------
@@ -358,8 +372,12 @@ class Slurm:
             >>> slurm.wait_until(ended, "the job's end in the accounting")  # doctest: +SKIP
             [{'State': 'COMPLETED', 'ExitCode': '0:0', 'End': '...'}]
         """
-        text = self.run(["sacct", "--parsable2", *arguments], user=user).stdout
-        return list(csv.DictReader(io.StringIO(text), delimiter="|", quoting=csv.QUOTE_NONE))
+        # A job's name and what it was submitted with may have any bar and any new line.
+        text = self.run(["sacct", "--parsable", f"--delimiter={_DELIMITER}", *arguments], user=user).stdout
+        columns = text.partition("\n")[0].split(_DELIMITER)[:-1]
+        cells = text.split(_DELIMITER)[len(columns) : -1]
+        rows = [cells[at : at + len(columns)] for at in range(0, len(cells), len(columns))]
+        return [dict(zip(columns, (first.removeprefix("\n"), *more), strict=True)) for first, *more in rows]
 
     def queue(self) -> list[int]:
         """Ids of all jobs that are not over."""

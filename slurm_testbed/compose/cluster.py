@@ -25,7 +25,7 @@ from slurm_testbed import data, engine, vm
 from slurm_testbed.compose.app_sessions import AppSessions
 from slurm_testbed.compose.hub import Hub
 from slurm_testbed.compose.observability import Observability
-from slurm_testbed.compose.project import Project
+from slurm_testbed.compose.project import Project, literal
 from slurm_testbed.compose.ssh import ssh_config
 from slurm_testbed.compose.substrate import ComposeSubstrate
 from slurm_testbed.compose.viz import Viz
@@ -282,7 +282,8 @@ class SlurmCluster(Slurm):
         containers = self.project.containers(client)
         substrate = ComposeSubstrate(containers, host=host, project=self.project, node=self._further_node)
         Slurm.__init__(self, substrate, user=self.user)
-        self._wait_ready(client, began, [name for name in _STACKS[self.stack].last_ready if not only or name in only])
+        last = _STACKS[self.stack].last_ready
+        self._wait_ready(client, began, [name for name in last if not only or name in only] or list(only))
 
     def _wait_ready(self, client: docker.DockerClient, began: float, waiting: list[str]) -> None:
         deadline = self.deadline * vm.place_of(client).speed
@@ -304,8 +305,10 @@ class SlurmCluster(Slurm):
         done: subprocess.CompletedProcess[str],
     ) -> None:
         """Give up a start that has failed, or that takes too long; a host is not ready yet, and said why."""
+        # What other compose files add may end when it is done.
+        known = {each.name for each in self.substrate.hosts()}
         for name, container in self.project.containers(client).items():
-            if container.status != "running":
+            if container.status != "running" and name in known:
                 lines = self.substrate.logs(name).splitlines()
                 said = [line for line in lines if "slurm-testbed: " in line] or lines
                 state = f"{container.status}, exit status {container.attrs['State']['ExitCode']}"
@@ -357,7 +360,8 @@ class SlurmCluster(Slurm):
 
         Args:
             release: a version or minor release.
-            hosts: which hosts, e.g. `["slurmdbd", "slurmctld"]`; all if not given.
+            hosts: which hosts, e.g. `["slurmdbd", "slurmctld"]`; all if not given. Each gets the image that it has,
+                also one of yours, under the tag of the release.
             force: try also what the release does not take over, to see it refuse. Only slurmctld refuses to go back:
                 an older slurmdbd marks a newer database as its own, and the newer one refuses it from then on.
 
@@ -379,10 +383,17 @@ class SlurmCluster(Slurm):
                 hint="go step by step, or start a new cluster; going back is never possible",
             )
         chosen = list(hosts) or [host.name for host in self.substrate.hosts()]
+        images = {host.name: self._image_of(host.name) for host in self.substrate.hosts()}
+        images |= {host: f"{_without_tag(self._image_of(host))}:{target.version}" for host in chosen}
         for host in chosen:
-            image = image_name(self._target_of(host), target.version)
-            check_image(client, image)
-            self._override["services"].setdefault(host, {})["image"] = image
+            check_image(client, images[host])
+        for host in chosen:
+            self._override["services"].setdefault(host, {})["image"] = images[host]
+        whole = all(image.endswith(f":{target.version}") for image in images.values())
+        if whole:  # nodes that are added later, too
+            self.project = dataclasses.replace(
+                self.project, settings={**self.project.settings, "VERSION": target.version}
+            )
         self.write_override()
         self._run_hosts(client)
         self.release = target
@@ -394,12 +405,8 @@ class SlurmCluster(Slurm):
 
         # Until then slurmctld speaks to a slurmd that is gone, and takes its jobs for lost.
         self.wait_until(registered, f"the nodes to register with slurmd {target.version}", deadline=self.deadline)
-        if all(self._image_of(host.name).endswith(f":{target.version}") for host in self.substrate.hosts()):
+        if whole:
             self.run(["rm", "--force", "/shared/slurm-config/abilities"], host="slurmctld")
-
-    def _target_of(self, host: str) -> str:
-        """The image that a host runs, as the bake file calls it."""
-        return self._image_of(host).rpartition("/")[2].partition(":")[0]
 
     def _image_of(self, host: str) -> str:
         assert isinstance(self.substrate, ComposeSubstrate)
@@ -538,8 +545,13 @@ def _read(path: Path) -> Any:
 
 
 def _settings(share: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    volumes = {"volumes": [f"{place}:{place}" for place in share]} if share else {}
-    return {**volumes, **({"environment": dict(env)} if env else {})}
+    volumes = {"volumes": [literal(f"{place}:{place}") for place in share]} if share else {}
+    return {**volumes, **({"environment": {name: literal(value) for name, value in env.items()}} if env else {})}
+
+
+def _without_tag(image: str) -> str:
+    folder, slash, name = image.rpartition("/")
+    return f"{folder}{slash}{name.partition(':')[0]}"
 
 
 def _fragments(folder: str, texts: Mapping[str, str] | None) -> dict[str, bytes]:

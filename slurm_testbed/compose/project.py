@@ -21,6 +21,16 @@ PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 NETWORK, VOLUME = "com.docker.compose.network", "com.docker.compose.volume"
 
 
+def literal(value: str) -> str:
+    """A value as compose has it in a file, which puts variables in the place of `$NAME`.
+
+    Example:
+        >>> literal("pa$$word")
+        'pa$$$$word'
+    """
+    return value.replace("$", "$$")
+
+
 @dataclass(frozen=True)
 class Project:
     """A compose project, driven by the docker command: testcontainers' DockerCompose knows no project name.

@@ -13,7 +13,7 @@ import yaml
 from docker.models.containers import Container
 
 from slurm_testbed import vm
-from slurm_testbed.compose.project import Project
+from slurm_testbed.compose.project import Project, literal
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import UsageError
 from slurm_testbed.substrate import Attach, Facts, Host
@@ -131,7 +131,7 @@ class ComposeSubstrate:
             raise UsageError("nodes are added by the process that started this cluster")
         if name in self._hosts:
             raise UsageError(f"there is a host {name} already", hint=f"its hosts are {', '.join(self._hosts)}")
-        settings = {**self._node.get("environment", {}), "SLURM_NODE_CONF": conf}
+        settings = {**self._node.get("environment", {}), "SLURM_NODE_CONF": literal(conf)}
         service = {**self._node, "hostname": name, "environment": settings}
         path = self._project.files[-1].with_name(f"node-{name}.yaml")
         path.write_text(yaml.safe_dump({"services": {name: service}}))

@@ -19,7 +19,7 @@ from docker.models.networks import Network
 from slurm_testbed import engine
 from slurm_testbed.container.life import ContainerLife, StartedContainer, is_remote
 from slurm_testbed.container.substrate import ContainerSubstrate
-from slurm_testbed.errors import EngineError, NotReadyError, UsageError
+from slurm_testbed.errors import EngineError, NotReadyError, NotStartedError, UsageError
 from slurm_testbed.evidence import leave
 from slurm_testbed.images import image_name
 from slurm_testbed.keys import ClusterKeys
@@ -122,7 +122,7 @@ class SlurmContainer(ContainerLife, Slurm):
     def network_name(self) -> str:
         """The cluster's own network: a container that joins it reaches the controller by this cluster's name."""
         if self._network is None:
-            raise self._not_started()
+            raise NotStartedError(self)
         return cast(str, self._network.name)
 
     def munge_key(self) -> bytes:

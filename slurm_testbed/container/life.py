@@ -17,7 +17,7 @@ from testcontainers.core.container import DockerContainer
 from slurm_testbed import engine, vm
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.data import is_checkout
-from slurm_testbed.errors import EngineError, UsageError
+from slurm_testbed.errors import EngineError, NotStartedError
 from slurm_testbed.images import exists
 
 
@@ -110,11 +110,8 @@ class ContainerLife(abc.ABC):
     def container(self) -> Container:
         """The running container, as the docker library knows it."""
         if self._started is None:
-            raise self._not_started()
+            raise NotStartedError(self)
         return self._started.get_wrapped_container()
-
-    def _not_started(self) -> UsageError:
-        return UsageError(f"this {type(self).__name__} is not started: use it in a with statement, or call start()")
 
 
 def _remove_named(client: docker.DockerClient, name: str) -> None:

@@ -32,6 +32,12 @@ _SILENT_SECONDS = 600
 #: Everybody may remove a file there whose random name they know; nobody may list it.
 _STDIN = "/run/slurm-testbed/stdin"
 
+#: What leads the docker command to its engine: https://docs.docker.com/reference/cli/docker/#environment-variables.
+#: Others of this beginning are somebody's passwords.
+_ENGINE_VARIABLES = frozenset(
+    f"DOCKER_{name}" for name in ("API_VERSION", "CERT_PATH", "CONFIG", "CONTEXT", "HOST", "TLS", "TLS_VERIFY")
+)
+
 
 def _exec(
     container: Container, argv: list[str], user: str, env: Mapping[str, str], workdir: str | None, speed: float
@@ -87,6 +93,8 @@ class ContainerSubstrate:
         self.container = container
         self._host = host
         self._cgroup: str | None = None
+        #: From which it is cut.
+        self._networks: list[str] = []
         client = cast(docker.DockerClient, container.client)
         self.place = place or vm.place_of(client)
         client.api.timeout = max(client.api.timeout or 0, math.ceil(_REQUEST_SECONDS * self.place.speed))
@@ -152,7 +160,7 @@ class ContainerSubstrate:
         program = shutil.which("docker")
         if program is None:
             raise EngineError("on_path needs the docker command", hint="install docker-cli")
-        env = {name: value for name, value in engine.environment().items() if name.startswith("DOCKER_")}
+        env = {name: value for name, value in engine.environment().items() if name in _ENGINE_VARIABLES}
         return Attach((program, "exec"), self.name, env)
 
     def endpoint(self, role: str, port: int) -> tuple[str, int]:
@@ -174,14 +182,20 @@ class ContainerSubstrate:
         client = cast(docker.DockerClient, self.container.client)
         self.container.reload()
         if action == "cut":
-            self._networks = list(self.container.attrs["NetworkSettings"]["Networks"])
-            if not self._networks:
+            if self._networks:
+                raise UsageError(f"{host} is cut already", hint="restore it first")
+            networks = list(self.container.attrs["NetworkSettings"]["Networks"])
+            if not networks:
                 raise UsageError(f"{host} has no network of its own", hint="cut the host whose network it uses")
-            for network in self._networks:
+            for network in networks:
                 client.networks.get(network).disconnect(self.container, force=True)
+            self._networks = networks
         else:
+            if not self._networks:
+                raise UsageError(f"{host} is not cut", hint="cut it first")
             for network in self._networks:
                 client.networks.get(network).connect(self.container, aliases=[host])
+            self._networks = []
 
     def add_node(self, name: str, conf: str) -> None:
         """Start one more slurmd in the container, as a dynamic node."""

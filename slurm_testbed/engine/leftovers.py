@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -87,8 +88,9 @@ def make_folder(name: str, owner: str) -> Path:
 
 def _folders() -> Iterator[tuple[Path, str]]:
     for file in cluster_folder("*").parent.glob(f"{cluster_folder('*').name}/owner"):
-        if file.stat().st_uid == os.getuid():
-            yield file.parent, file.read_text()
+        with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+            if file.stat().st_uid == os.getuid():
+                yield file.parent, file.read_text()
 
 
 def _remove_container(client: docker.DockerClient, container: Container) -> None:

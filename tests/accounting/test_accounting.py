@@ -36,6 +36,16 @@ def test_job_is_accounted_as_it_ended(slurm: Slurm) -> None:
     assert "cpu=1" in record["AllocTRES"]
 
 
+def test_record_keeps_its_columns_whatever_the_job_is_called(slurm: Slurm) -> None:
+    job = slurm.sbatch(wrap="true", job_name="a|b")
+    job.wait()
+    accounted(slurm, job.id)
+
+    (record,) = slurm.sacct("--allocations", f"--jobs={job.id}", "--format=JobID,JobName,State")
+
+    assert record == {"JobID": str(job.id), "JobName": "a|b", "State": "COMPLETED"}
+
+
 @pytest.mark.vm
 def test_steps_are_accounted(slurm: Slurm) -> None:
     job = slurm.sbatch(wrap="srun true; srun sh -c 'exit 2'")

@@ -122,6 +122,19 @@ def test_node_off_the_network_comes_back(hosts: SlurmCluster) -> None:
     assert hosts.srun("hostname", nodelist="n3").strip() == "n3"
 
 
+def test_host_is_cut_and_restored_once(hosts: SlurmCluster) -> None:
+    with pytest.raises(UsageError, match="n2 is not cut"):
+        hosts.substrate.network("n2", "restore")
+    hosts.substrate.network("n2", "cut")
+    try:
+        with pytest.raises(UsageError, match="n2 is cut already"):
+            hosts.substrate.network("n2", "cut")
+    finally:
+        hosts.substrate.network("n2", "restore")
+
+    hosts.wait_until(lambda: hosts.nodes()["n2"]["State"] == "IDLE", "n2 to be back")
+
+
 def test_two_clusters_do_not_meet(hosts: SlurmCluster, slurm_release: Release) -> None:
     with SlurmCluster(slurm_release.version, nodes=1) as other:
         job = other.sbatch(wrap="true")

@@ -42,6 +42,21 @@ def test_job_that_waits_for_something_else_brings_no_node(room: Slurm) -> None:
     assert sorted(room.queue()) == [held.id, after.id]
 
 
+@pytest.mark.requires("dynamic_nodes")
+def test_node_that_somebody_else_removes_is_forgotten(room: Slurm) -> None:
+    room.sbatch(wrap="sleep 600", exclusive=True, nodes=2)
+    told: list[str] = []
+    with Autoscaler(room, max_nodes=1, say=told.append) as autoscaler:
+        first = room.sbatch(wrap="true", exclusive=True)
+        assert first.wait(deadline=90).state == "COMPLETED"
+        room.remove_node("auto1")
+        second = room.sbatch(wrap="true", exclusive=True)
+        assert second.wait(deadline=90).state == "COMPLETED"
+        assert len(autoscaler.nodes) == 1
+
+    assert [line for line in told if "joined" in line] == ["auto1 joined: 1 job waits for room"] * 2
+
+
 def test_what_makes_no_sense_is_refused(two_nodes: Slurm, slurm_release: Release) -> None:
     with pytest.raises(UsageError, match="an autoscaler of 0 nodes"):
         Autoscaler(two_nodes, max_nodes=0)

@@ -142,6 +142,10 @@ def test_reset_leaves_an_idle_cluster(slurm: Slurm) -> None:
 @pytest.mark.smoke
 @pytest.mark.vm
 def test_killed_daemon_comes_back(slurm: Slurm) -> None:
+    processes = ["s6-svstat", "-o", "pid", "/run/slurm-testbed/services/slurmdbd"]
+    slurmdbd = slurm.run(processes, host=slurm.host_of("slurmdbd")).stdout
+
     slurm.substrate.service(slurm.host_of("slurmd"), "slurmd", "kill")
 
     assert slurm.sbatch(wrap="true").wait().state == "COMPLETED"
+    assert slurm.run(processes, host=slurm.host_of("slurmdbd")).stdout == slurmdbd, "it has slurmd's name in its own"

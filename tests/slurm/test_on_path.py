@@ -52,6 +52,43 @@ def test_job_runs_as_the_caller_in_the_callers_folder(workdir: tuple[Slurm, Path
     assert (folder / "out.txt").read_text().split() == [str(os.getuid()), str(folder), "given"]
 
 
+def test_what_the_caller_changes_meanwhile_stays(slurm: Slurm, tmp_path: Path) -> None:
+    """Of a folder that is copied; a job that still writes at the end is copied as far as it is."""
+    for name in ("mine", "stale", "theirs"):
+        (tmp_path / name).write_text("before\n")
+
+    with slurm.on_path(tmp_path):
+        script = "echo job > theirs; echo new > new; while echo line >> growing; do :; done"
+        done = run(["sbatch", "--parsable", "--output=out.txt", "--wrap", script], tmp_path)
+        assert done.returncode == 0, done.stderr
+        slurm.wait_until(lambda: slurm.run(["test", "-s", f"{tmp_path}/growing"], check=False).returncode == 0, "lines")
+        (tmp_path / "mine").write_text("after\n")
+        (tmp_path / "stale").unlink()
+        assert run(["squeue"], tmp_path).returncode == 0
+        assert not (tmp_path / "stale").exists()
+
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found.pop("growing").startswith("line\nline\n")
+    assert found == {"mine": "after\n", "theirs": "job\n", "new": "new\n", "out.txt": ""}
+
+
+def test_folder_is_entered_by_a_link(slurm: Slurm, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+
+    with slurm.on_path(tmp_path / "real"):
+        done = run(["sh", "-c", f"cd {tmp_path}/link && srun pwd"], tmp_path)
+
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/real\n"), done.stderr
+
+
+def test_commands_have_no_password_of_the_caller(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", '{"auths": "hunter2"}')
+
+    with slurm.on_path(tmp_path) as folder:
+        assert "hunter2" not in (folder / "sbatch").read_text()
+
+
 def test_stdin_variables_and_exit_status_pass_through(slurm: Slurm, tmp_path: Path) -> None:
     with slurm.on_path(tmp_path):
         env = {**os.environ, "SBATCH_JOB_NAME": "from-environment", "SLURM_TIME_FORMAT": "%Y"}

@@ -56,6 +56,11 @@ def mine(slurm_release):
     with SlurmContainer(slurm_release.version) as slurm:
         yield slurm
 
+@pytest.fixture
+def idle(slurm_release):
+    return SlurmContainer(slurm_release.version)
+
+def test_idle(idle): idle.sbatch(wrap="true")
 def test_ours(slurm): assert not slurm.name, "ours"
 def test_mine(mine): assert not mine.name, "mine"
 def test_within(slurm_release):
@@ -69,7 +74,8 @@ def test_test_that_fails_shows_what_its_clusters_logged(tmp_path: Path, slurm_re
 
     out, _ = process.communicate()
 
-    assert "3 failed" in out
+    assert "4 failed" in out
+    assert "this SlurmContainer is not started: use it in a with statement" in out
     for test in ("test_ours", "test_mine", "test_within"):
         shown = out.partition(f"_ {test}[")[2].partition("\n___")[0]
         assert "- squeue -" in shown, f"{test}:\n{out}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
 
 from slurm_testbed import SlurmCluster, data
-from slurm_testbed.compose.cluster import further_node
+from slurm_testbed.compose.cluster import further_node, override
 from slurm_testbed.errors import UsageError
 
 
@@ -50,6 +53,26 @@ def test_compose_takes_the_files_that_change_every_stacks_nodes(stack: str, furt
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_values_reach_the_hosts_as_they_are_given(tmp_path: Path) -> None:
+    secret = "pa$$w$HOME${X}"
+    (tmp_path / "nodes.yaml").write_text(yaml.safe_dump(override(3, ["/srv/$x"], {"SECRET": secret}, cgroups=False)))
+    files = [f"--file={path}" for path in (data.compose() / "cluster.yaml", tmp_path / "nodes.yaml")]
+
+    done = subprocess.run(
+        ["docker", "compose", *files, "config", "--format=json"],
+        env={**os.environ, "VERSION": "24.11.5"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    for name in ("slurmctld", "n1", "n3"):
+        service = json.loads(done.stdout)["services"][name]
+        # It prints them as a compose file has them.
+        assert service["environment"]["SECRET"].replace("$$", "$") == secret
+        assert "/srv/$x" in [volume["source"].replace("$$", "$") for volume in service["volumes"]]
 
 
 def test_further_node_has_what_both_its_stack_and_cgroups_ask_for() -> None:
