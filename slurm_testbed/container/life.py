@@ -18,7 +18,7 @@ from slurm_testbed import engine, vm
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.data import is_checkout
 from slurm_testbed.errors import EngineError, NotStartedError
-from slurm_testbed.images import exists
+from slurm_testbed.images import END_OF_LIFE, exists
 
 
 class StartedContainer(DockerContainer):
@@ -129,10 +129,42 @@ def is_remote(client: docker.DockerClient) -> bool:
 
 
 def check_image(client: docker.DockerClient, image: str) -> None:
-    """A name without a registry is ours and built here: a public registry may have a stranger's image of that name."""
+    """Have an image here: of a name with a registry it is pulled.
+
+    A name without a registry is ours and built here: a public registry may have a stranger's image of that name.
+
+    Args:
+        client: the engine.
+        image: the image's name.
+
+    Raises:
+        EngineError: it is not here, and cannot be pulled.
+    """
+    if exists(client, image):
+        return
     registry = image.partition("/")[0]
-    if not exists(client, image) and not ("." in registry or ":" in registry):
-        name, _, tag = image.rpartition("/")[2].partition(":")
-        # Who has the wheel alone has no tasks.
-        command = "invoke build --image" if is_checkout() else "python -m slurm_testbed.images"
-        raise EngineError(f"there is no image {image}", hint=f"make it: {command} {name} --release {tag or 'VERSION'}")
+    if "." in registry or ":" in registry:
+        _pull(client, image)
+        return
+    name, _, tag = image.rpartition("/")[2].partition(":")
+    # Who has the wheel alone has no tasks.
+    command = "invoke build --image" if is_checkout() else "python -m slurm_testbed.images"
+    raise EngineError(f"there is no image {image}", hint=f"make it: {command} {name} --release {tag or 'VERSION'}")
+
+
+def _pull(client: docker.DockerClient, image: str) -> None:
+    for name in (image, image + END_OF_LIFE):
+        try:
+            pulled = client.images.pull(name)
+        except docker.errors.NotFound:
+            continue
+        except docker.errors.APIError as error:
+            raise EngineError(
+                f"{image} cannot be pulled: {error.explanation}", hint="see whether docker pull does it; docker login"
+            ) from error
+        pulled.tag(image)
+        return
+    raise EngineError(
+        f"there is no image {image} in its registry, nor {image}{END_OF_LIFE}",
+        hint="see docs/publishing.md, which has the tags; REPOSITORY may name another repository",
+    )

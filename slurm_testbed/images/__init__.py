@@ -11,7 +11,7 @@ from slurm_testbed.images.base import (
     remove_base,
 )
 from slurm_testbed.images.builder import SECRET_BYTES, BuiltImage, build, why_no_source
-from slurm_testbed.images.names import REPOSITORY, SUITE, WITH_SIF, WITHOUT_RELEASE, exists, image_name
+from slurm_testbed.images.names import END_OF_LIFE, REPOSITORY, SUITE, WITH_SIF, WITHOUT_RELEASE, exists, image_name
 from slurm_testbed.images.progress import Runner
 from slurm_testbed.images.say import Say
 from slurm_testbed.images.sif import build_sif, sif_path
@@ -22,6 +22,7 @@ __all__ = [
     "BOOTSTRAP",
     "BOOTSTRAP_AGE",
     "BOOTSTRAP_BASE",
+    "END_OF_LIFE",
     "REGISTRY_BASE",
     "REPOSITORY",
     "SECRET_BYTES",

@@ -12,8 +12,8 @@ from slurm_testbed.releases import Release
 REPOSITORY = "slurm-testbed"
 #: Debian's suite in every image.
 SUITE = "trixie"
-
-
+#: What published tags of a release have that SchedMD supports no longer: nobody gets it by asking for a version.
+END_OF_LIFE = "-eol"
 #: Images of which an image for Apptainer can be made.
 WITH_SIF = frozenset({"viz-app", "viz-app-xfce"})
 #: The targets without a release: their tag is their Debian.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
+from collections import deque
 from dataclasses import dataclass, field
 from typing import IO, cast
 
@@ -39,20 +41,23 @@ class Forwards:
             return here
         argv = self.kubectl.argv("port-forward", "--address=127.0.0.1", f"pod/{pod}", f":{port}")
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
         )
+        lines, said = cast(IO[str], process.stdout), ""
         # It says where as soon as it listens, or ends.
-        said = cast(IO[str], process.stdout).readline()
-        found = _SAYS.match(said)
-        if not found:
-            process.kill()
-            raise EngineError(f"port {port} of {pod} does not come here: {process.communicate()[1].strip() or said}")
-        self._running[pod, port] = process, int(found[1])
-        return int(found[1])
+        for line in lines:
+            if found := _SAYS.match(line):
+                self._running[pod, port] = process, int(found[1])
+                # It says a word of each connection before it serves it, and would wait for somebody to read it.
+                threading.Thread(target=deque, args=(lines, 0), name="port-forward", daemon=True).start()
+                return int(found[1])
+            said += line
+        process.wait()
+        raise EngineError(f"port {port} of {pod} does not come here: {said.strip()}")
 
     def close(self) -> None:
         """End them all."""
         for process, _ in self._running.values():
             process.terminate()
-            process.communicate()
+            process.wait()
         self._running.clear()

@@ -43,7 +43,7 @@ class Published:
     Attributes:
         reference: as docker pull takes it, without a tag.
         digest: of its index.
-        tags: its tags, the one that never moves first.
+        tags: its tags, the one that never moves first; not those that stay with an image of more platforms.
         platforms: for which there is one.
         size: of this machine's platform, compressed, in bytes.
         page: its page.
@@ -166,11 +166,13 @@ class _Push:
             indexes.append(index)
         for one, index in zip(made, indexes, strict=True):
             self._bring(one, index)
-        for kind in ("immutable", "moving"):
-            for one, index in zip(made, indexes, strict=True):
-                tags = [one.plan.tags.immutable] if kind == "immutable" else one.plan.tags.moving
-                self._tag(one.plan.image, index, tags)
-        return [self._published(one, index) for one, index in zip(made, indexes, strict=True)]
+        for one, index in zip(made, indexes, strict=True):
+            self._tag(one.plan.image, index, one.plan.tags.immutable)
+        moved = [
+            [tag for tag in one.plan.tags.moving if self._move(one.plan.image, index, tag)]
+            for one, index in zip(made, indexes, strict=True)
+        ]
+        return [self._published(*each) for each in zip(made, indexes, moved, strict=True)]
 
     def _there(self, one: _Made) -> list[dict[str, Any]]:
         """What the registry has of other platforms under the tag that never moves.
@@ -212,18 +214,31 @@ class _Push:
         if self.signer:
             self.signer.sign(f"{self.registry.reference(repository)}@{index.digest}")
 
-    def _tag(self, repository: str, index: oci.Blob, tags: Sequence[str]) -> None:
-        for tag in tags:
-            if self.registry:
-                self.registry.put(repository, tag, index)
-                self.say(f"{self.registry.reference(repository)}:{tag} is {index.digest}")
+    def _tag(self, repository: str, index: oci.Blob, tag: str) -> None:
+        if self.registry:
+            self.registry.put(repository, tag, index)
+            self.say(f"{self.registry.reference(repository)}:{tag} is {index.digest}")
 
-    def _published(self, one: _Made, index: oci.Blob) -> Published:
-        tags = (one.plan.tags.immutable, *one.plan.tags.moving)
+    def _move(self, repository: str, index: oci.Blob, tag: str) -> bool:
+        """Put a moving tag, but not where it would lose a platform, whose build may only be on its way."""
+        old = self.registry.get(repository, tag) if self.registry else None
+        if self.registry and old and (missing := _platforms(old) - _platforms(index)):
+            others = ", ".join(sorted(missing))
+            self.say(f"{self.registry.reference(repository)}:{tag} stays until this build is there for {others}, too")
+            return False
+        self._tag(repository, index, tag)
+        return True
+
+    def _published(self, one: _Made, index: oci.Blob, moved: Sequence[str]) -> Published:
+        tags = (one.plan.tags.immutable, *moved)
         self.pages.mkdir(parents=True, exist_ok=True)
         file = self.pages / f"{one.plan.image}-{one.plan.tags.immutable}.md"
         file.write_text(one.page, encoding="utf-8")
         file.with_suffix(".spdx.json").write_text(json.dumps(one.bill), encoding="utf-8")
-        manifests = json.loads(index.content)["manifests"]
-        platforms = tuple(oci.platform_of(d) for d in manifests if not oci.is_attestation(d))
+        platforms = tuple(sorted(_platforms(index)))
         return Published(f"{self.address}/{one.plan.image}", index.digest, tags, platforms, one.size, file)
+
+
+def _platforms(index: oci.Blob) -> set[str]:
+    manifests = json.loads(index.content).get("manifests", [])
+    return {oci.platform_of(found) for found in manifests if not oci.is_attestation(found)}

@@ -233,7 +233,7 @@ class _Session(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
         json: Any = None,
         stream: bool = False,
     ) -> requests.Response:
-        """Send one request, with credentials; other answers than success and 404 raise."""
+        """Send one request, with credentials; other answers than success raise, but for 404 to a question."""
         headers = dict(headers or {})
         # An upload may be told to go elsewhere, where our password is none of their business.
         if self._basic and url.startswith(f"https://{self.hostname}/"):
@@ -249,7 +249,7 @@ class _Session(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
             raise
         except ValueError:  # no token is to be had
             raise self._denied() from None
-        return self._checked(response)
+        return self._checked(response, asked=method in {"GET", "HEAD"})
 
     def retrying(self, what: str, call: Callable[[], T]) -> T:
         """Call until it works; what does not go away by itself is not tried again.
@@ -273,9 +273,9 @@ class _Session(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
             times = f", tried {TRIES} times" if _goes_away(error) else ""
             raise PublishError(f"{self._named}: {what}{times}: {error}", hint=_hint(error)) from None
 
-    def _checked(self, response: requests.Response) -> requests.Response:
+    def _checked(self, response: requests.Response, *, asked: bool) -> requests.Response:
         code = response.status_code
-        if response.ok or code == requests.codes.not_found:
+        if response.ok or (asked and code == requests.codes.not_found):
             return response
         if code in {requests.codes.unauthorized, requests.codes.forbidden}:
             raise self._denied()

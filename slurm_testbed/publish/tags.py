@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from slurm_testbed.errors import UsageError
-from slurm_testbed.images import SUITE
+from slurm_testbed.images import END_OF_LIFE, SUITE
 from slurm_testbed.releases import Release, Releases
 
-#: What tags of a release have that SchedMD supports no longer: nobody gets it by asking for a version.
-END_OF_LIFE = "-eol"
 LATEST = "latest"
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")

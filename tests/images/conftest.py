@@ -178,8 +178,8 @@ def image_of(docker_client: docker.DockerClient, make_images: MakeImages) -> Cal
             pytest.skip(f"not checkable here because {why}")
         if target not in BUILT_BEFORE:
             rare = [name for name in RUNNABLE if name not in BUILT_BEFORE and not gap(docker_client, name, release)]
-            make_images(release, *rare)
-        assert exists(docker_client, image.name), f"there is no {image.name}: invoke build --all-releases"
+            make_images(release, *(rare if target in RUNNABLE else [target]))
+        assert exists(docker_client, image.name), f"there is no {image.name}: invoke build --image {target}"
         return image
 
     return find

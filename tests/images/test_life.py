@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import secrets
+import signal
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -233,3 +234,54 @@ def test_keys_are_kept_when_the_container_is_started_again(image: Image) -> None
         wait_ready(slurm)
 
         assert slurm.run(keys).stdout == before
+
+
+# --- a command ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "said"),
+    [
+        ("echo begun; exec sleep 600", 143, ""),
+        ("trap 'sinfo --noheader --format=%T; exit 7' TERM; echo begun; sleep 600 & wait", 7, "idle"),
+    ],
+    ids=["ends by it", "uses its cluster once more"],
+)
+def test_command_is_told_that_its_container_is_stopped(image: Image, script: str, status: int, said: str) -> None:
+    options = ["--env=SLURM_ACCOUNTING=no"]
+    with image.started("sh", "-c", script, options=options, ready=False) as slurm:
+        container = container_of(slurm)
+        wait_until(lambda: b"begun" in container.logs(), "the command", deadline=60)
+
+        container.stop(timeout=60)
+
+        assert container.wait()["StatusCode"] == status
+        assert container.logs(stderr=False).decode().split() == ["begun", *said.split()]
+
+
+def test_command_hears_the_keyboard(image: Image) -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that the command starts."""
+    done = image.run("grep", "SigIgn", "/proc/self/status", options=["--env=SLURM_ACCOUNTING=no"])
+
+    ignored = int(done.stdout.split()[1], 16)
+    assert [number for number in (signal.SIGINT, signal.SIGQUIT) if ignored >> (number - 1) & 1] == []
+
+
+def test_ctrl_c_ends_the_command_with_its_own_status(image: Image) -> None:
+    script = "trap 'sinfo --noheader --format=%T; exit 5' INT; echo begun; sleep 600 & wait"
+    with image.started("sh", "-c", script, options=["--env=SLURM_ACCOUNTING=no"], ready=False) as slurm:
+        container = container_of(slurm)
+        wait_until(lambda: b"begun" in container.logs(), "the command", deadline=60)
+
+        container.kill("SIGINT")
+
+        assert container.wait(timeout=60)["StatusCode"] == 5
+        assert container.logs(stderr=False).decode().split() == ["begun", "idle"]
+
+
+def test_state_is_kept_in_a_folder_of_somebody_else(image: Image, tmp_path: Path) -> None:
+    options = [f"--volume={tmp_path}/new:/var/spool/slurmctld", "--env=SLURM_ACCOUNTING=no"]
+
+    with image.started(options=options) as slurm:
+        assert slurm.sbatch(wrap="true").wait().state == "COMPLETED"
+        assert slurm.run(["stat", "--format=%U", "/var/spool/slurmctld"]).stdout == "slurm\n"

@@ -170,6 +170,43 @@ def test_start_that_fails_ends_though_a_supervisor_comes_late(image: Image, tmp_
     assert (done.returncode, "the key /tmp/munge.key has 31 bytes" in done.stderr) == (1, True), done.stderr
 
 
+# --- configuration and passwords --------------------------------------------------------------------------
+
+
+@OWNERS_AND_MODES
+def test_slurmdbd_takes_a_file_of_any_owner_and_mode(
+    image: Image,
+    slurm_cluster: SlurmContainer,
+    tmp_path: Path,
+    give: Callable[[Path, int, int], None],
+    uid: int,
+    mode: int,
+) -> None:
+    """slurmdbd itself ends where the file is not slurm's, 0600."""
+    conf = tmp_path / "slurmdbd.conf"
+    text = slurm_cluster.read("/etc/slurm/slurmdbd.conf").replace(f"DbdHost={slurm_cluster.name}", "DbdHost=localhost")
+    conf.write_text(text.partition("\n")[2] + "MaxQueryTimeRange=7-0\n")
+    give(conf, uid, mode)
+    before = Source.of(conf)
+
+    with image.started(options=[f"--volume={conf}:/etc/slurm/slurmdbd.conf:ro"]) as slurm:
+        assert "MaxQueryTimeRange      = 7-00:00:00" in slurm.run(["sacctmgr", "show", "configuration"]).stdout
+
+    assert Source.of(conf) == before, "the mounted file was changed"
+
+
+@pytest.mark.parametrize("target", ["jupyterhub"])
+def test_passwords_of_a_mounted_file_are_all_that_there_are(image: Image, tmp_path: Path) -> None:
+    shadow = tmp_path / "shadow"
+    shadow.write_text("root:*:20000:0:99999:7:::\nalice:$y$j9T$x$y:20000:0:99999:7:::\nbob:!:20000:0:99999:7:::\n")
+
+    options = [f"--volume={shadow}:/etc/shadow", "--entrypoint=/usr/lib/slurm-testbed/user-passwords"]
+    done = image.run("/tmp/passwords", options=options)
+
+    assert done.returncode == 0, done.stderr
+    assert "/etc/shadow is mounted and taken as it is" in done.stderr
+
+
 # --- the client's own command in the document ------------------------------------------------------------
 
 

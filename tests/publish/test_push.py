@@ -18,9 +18,10 @@ from fixtures.registry import RegistryUnderTest, serving
 from fixtures.registry.line import line_to
 from fixtures.tasks import Invoke
 from slurm_testbed import engine
-from slurm_testbed.errors import PublishError
+from slurm_testbed.container.life import check_image
+from slurm_testbed.errors import EngineError, PublishError
 from slurm_testbed.images import exists, image_name
-from slurm_testbed.publish import push, tags_of, verify
+from slurm_testbed.publish import oci, push, tags_of, verify
 from slurm_testbed.publish.registry import Registry
 from slurm_testbed.releases import Release, Releases
 from tests.publish.conftest import Pushing, Signing
@@ -78,7 +79,8 @@ def test_image_is_pushed_pulled_run_and_verified(
         )
         verified = invoke("verify", image, "--unpublishable", "--key", str(keys / "ours/cosign.pub"))
     finally:
-        client.images.remove(image, noprune=True)
+        # Its content is that of an image in which other tests' containers run.
+        client.images.remove(image, noprune=True, force=True)
 
     assert job.stdout.split() == ["1", "debug"], job.stdout + job.stderr
     assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -196,6 +198,41 @@ def test_image_of_another_platform_joins_the_one_that_is_there(
     assert again.digest == both.digest, "who came last decides"
     found = verify(f"{both.reference}:{both.tags[0]}", signing.by_us, say=quiet)
     assert found.platforms == both.platforms
+
+
+def test_moving_tag_never_loses_a_platform(registry: RegistryUnderTest, pushing: Pushing) -> None:
+    """A machine for each platform pushes; in between, those of the other one pull what was there before."""
+    address, repository = f"{registry.host}/loses", "loses/slurm-client"
+    pushing(address)
+    _, both = pushing(address, kind="foreign")
+
+    _, first = pushing(address, rebuilt="2")
+    moving = both.tags[1]
+    assert registry.digest(repository, moving) == both.digest
+    assert first.tags == (f"{both.tags[0]}-2",)
+    _, second = pushing(address, kind="foreign", rebuilt="2")
+
+    assert registry.digest(repository, moving) == second.digest
+    assert set(both.platforms) == set(second.platforms)
+
+
+def test_release_is_pulled_by_its_name_also_after_its_support(
+    registry: RegistryUnderTest, pushing: Pushing, slurm_release: Release
+) -> None:
+    _, pushed = pushing(f"{registry.host}/pulled")
+    if f"{slurm_release}-eol" not in pushed.tags:
+        pytest.skip(f"not checkable here because SchedMD supports Slurm {slurm_release}")
+    name = image_name("slurm-client", slurm_release, f"{registry.host}/pulled")
+    client = engine.connect()
+    try:
+        check_image(client, name)
+        assert exists(client, name)
+    finally:
+        for tag in (name, f"{name}-eol"):
+            if exists(client, tag):
+                client.images.remove(tag, noprune=True)
+    with pytest.raises(EngineError, match=f"there is no image {name}x in its registry, nor {name}x-eol"):
+        check_image(client, f"{name}x")
 
 
 # --- what must not go ------------------------------------------------------------------------------------
@@ -355,6 +392,14 @@ def test_without_a_password_the_answer_is_how_to_give_one(
         pushing(f"{registry.host}/nobody")
 
     assert error.value.hint == f"log in: docker login {registry.host}"
+
+
+def test_registry_that_knows_no_such_place_is_no_success(registry: RegistryUnderTest) -> None:
+    there = Registry(f"{registry.host}/nowhere")
+
+    with pytest.raises(PublishError, match="the registry answered 404"):
+        there.put("slurm-client", "no/tag", oci.index([], {}))
+    assert there.get("slurm-client", "none") is None
 
 
 def test_certificate_of_a_stranger_is_not_trusted(

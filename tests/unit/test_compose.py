@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -73,6 +74,24 @@ def test_values_reach_the_hosts_as_they_are_given(tmp_path: Path) -> None:
         # It prints them as a compose file has them.
         assert service["environment"]["SECRET"].replace("$$", "$") == secret
         assert "/srv/$x" in [volume["source"].replace("$$", "$") for volume in service["volumes"]]
+
+
+def test_node_of_the_readme_is_one_that_compose_takes(tmp_path: Path) -> None:
+    folder = data.compose()
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(snippet)
+    files = [f"--file={path}" for path in (folder / "cluster.yaml", tmp_path / "mine.yaml")]
+
+    done = subprocess.run(
+        ["docker", "compose", *files, "config", "--services"],
+        env={**os.environ, "VERSION": "24.11.5"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "n3" in done.stdout.split()
 
 
 def test_further_node_has_what_both_its_stack_and_cgroups_ask_for() -> None:

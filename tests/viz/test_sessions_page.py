@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -24,11 +24,26 @@ window.fetch = async (url, options) => {
   return Response.json({ ...await answer.json(), ...%s });
 };
 """
+#: The answer to a start comes when the service has told by its WebSocket that it failed.
+LATE = """
+const real = window.fetch;
+window.fetch = async (url, options) => {
+  const answer = await real(url, options);
+  const told = () => document.querySelector("#told").textContent.includes("failed");
+  while (options.method === "POST" && !told()) await new Promise(requestAnimationFrame);
+  return answer;
+};
+"""
 
 
 def sign_in(page: Page, user: str, password: str) -> None:
-    """Fill in the form, and send it."""
+    """Open the page, fill in the form, and send it."""
     page.goto("/")
+    fill_in(page, user, password)
+
+
+def fill_in(page: Page, user: str, password: str) -> None:
+    """Fill in the form, and send it."""
     page.get_by_label("User name").fill(user)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
@@ -226,18 +241,39 @@ def test_viewer_says_why_it_gets_no_display(
     expect(connected(visit.page)).to_be_visible()
 
 
-@pytest.mark.row("V-10.2")
-def test_error_and_quota_are_said_in_words(apps: SlurmCluster, visit: Visit) -> None:
-    page = visit.page
+@pytest.fixture
+def down(apps: SlurmCluster) -> Iterator[None]:
+    """No session can start."""
     apps.run(["scontrol", "update", "partitionname=viz", "state=down"])
-    try:
-        page.get_by_role("button", name="Start Text editor", exact=True).click()
-        expect(page.get_by_text("It could not be started, or failed.")).to_be_visible()
-        expect(page.locator(".cover")).to_contain_text("Text editor cannot start: the partition viz is down")
-        page.get_by_role("link", name="← Applications").click()
-        visit.picture("session-error")
-    finally:
-        apps.run(["scontrol", "update", "partitionname=viz", "state=up"])
+    yield
+    apps.run(["scontrol", "update", "partitionname=viz", "state=up"])
+
+
+@pytest.mark.row("V-10.2")
+@pytest.mark.usefixtures("down")
+def test_error_is_said_in_words(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("button", name="Start Text editor", exact=True).click()
+
+    expect(page.get_by_text("It could not be started, or failed.")).to_be_visible()
+    expect(page.locator(".cover")).to_contain_text("Text editor cannot start: the partition viz is down")
+    page.get_by_role("link", name="← Applications").click()
+    visit.picture("session-error")
+
+
+@pytest.mark.usefixtures("down")
+def test_answer_that_comes_late_undoes_nothing(visit: Visit) -> None:
+    visit.page.add_init_script(LATE)
+    visit.page.reload()
+
+    visit.page.get_by_role("button", name="Start Text editor", exact=True).click()
+
+    expect(visit.page.get_by_text("It could not be started, or failed.")).to_be_visible()
+
+
+@pytest.mark.row("V-10.2")
+def test_quota_is_said_in_words(apps: SlurmCluster, visit: Visit) -> None:
+    page = visit.page
     for _ in range(5):
         start(apps, "xterm")
     page.get_by_role("button", name="Start Terminal", exact=True).click()
@@ -269,6 +305,21 @@ def test_users_see_their_own_alone(apps: SlurmCluster, browse: Callable[..., Vis
     card(admin.page, session["id"]).get_by_role("button", name="Stop").click()
     expect(card(admin.page, session["id"])).to_have_count(0)
     assert show(apps, session) is None
+
+
+def test_next_user_of_the_page_sees_nothing_of_the_last(apps: SlurmCluster, browse: Callable[..., Visit]) -> None:
+    session = running(apps, "xterm")
+    page = browse(apps, APPLICATIONS).page
+    sign_in(page, "dave", apps.app_sessions.passwords()["dave"])
+    page.get_by_role("button", name="Everybody's").click()
+    expect(card(page, session["id"])).to_contain_text("of alice")
+
+    page.get_by_role("button", name="Sign out").click()
+    fill_in(page, "bob", apps.app_sessions.passwords()["bob"])
+
+    expect(page.get_by_role("heading", name="My sessions")).to_be_visible()
+    expect(page.get_by_text("None yet.")).to_be_visible()
+    expect(card(page, session["id"])).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
+import pamela
 import pytest
 import sqlalchemy as sa
+from app_sessions import gate
 from app_sessions.audit import now
 from app_sessions.gate import COOKIE, WRONG_PER_MINUTE
 from app_sessions.models import Login
@@ -75,6 +80,36 @@ def test_too_many_wrong_passwords_are_not_tried(api: Api) -> None:
 
     assert (late.status_code, late.json()["error"]["code"]) == (429, "too_many_requests")
     assert 1 <= int(late.headers["retry-after"]) <= 61
+
+
+def test_wrong_passwords_that_come_at_once_are_not_tried_either(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def slowly(user: str, password: str, service: str) -> None:
+        tried.append(password)
+        time.sleep(0.3)  # as PAM does with a wrong one
+        raise pamela.PAMError("no")
+
+    monkeypatch.setattr(gate.pamela, "authenticate", slowly)
+
+    def guess(number: int) -> int:
+        body = {"username": "alice", "password": f"wrong-{number}"}
+        return api.client.post("/api/login", json=body).status_code
+
+    with ThreadPoolExecutor(60) as threads:
+        codes = Counter(threads.map(guess, range(60)))
+
+    # A minute may have turned in between.
+    assert len(tried) == codes[401] <= 2 * WRONG_PER_MINUTE
+    assert codes[429] == 60 - codes[401]
+
+
+def test_application_that_a_user_lost_is_not_restarted(api: Api) -> None:
+    api.put(owner="bob", app_id="xterm")
+
+    code, said = api.refused("POST", f"{SESSIONS}/x-1/restart", 403, user="bob")
+
+    assert (code, said) == ("application_forbidden", "bob may not start Terminal: ask an administrator")
 
 
 def test_login_that_has_expired_or_ended_says_so(api: Api) -> None:

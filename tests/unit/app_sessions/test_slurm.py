@@ -19,13 +19,22 @@ from app_sessions.slurm.slurmrestd import read_partition as read_rest_partition
 
 RECORDED = Path(__file__).parent / "recorded"
 FAILED = "sbatch: error: Batch job submission failed: "
-SQUEUE = """4|CANCELLED|n1|alice|None|app_session_9604d85b-93d46e225500.1|vnc_port=6080
-5|RUNNING|n1|alice|None|app_session_9604d85b-db9614437fe3.1|vnc_port=6080
-"""
+MARK = "9f7c"
+
+
+def printed(*jobs: str) -> str:
+    """What squeue prints of jobs, whose fields stand between bars."""
+    return "".join(f"{MARK}." + job.replace("|", f"{MARK},", 6) + "\n" for job in jobs)
+
+
+SQUEUE = printed(
+    "4|CANCELLED|n1|alice|None|app_session_9604d85b-93d46e225500.1|vnc_port=6080",
+    "5|RUNNING|n1|alice|None|app_session_9604d85b-db9614437fe3.1|vnc_port=6080",
+)
 
 
 def test_jobs_are_read_as_squeue_prints_them() -> None:
-    ended, running = read_jobs(SQUEUE)
+    ended, running = read_jobs(SQUEUE, MARK)
 
     assert (ended.state, ended.alive, ended.session) == ("CANCELLED", False, ("9604d85b-93d46e225500", 1))
     assert running == SlurmJob(5, "app_session_9604d85b-db9614437fe3.1", "alice", "RUNNING", "n1", "", "vnc_port=6080")
@@ -45,13 +54,19 @@ def test_jobs_are_read_as_squeue_prints_them() -> None:
     ],
 )
 def test_comment_tells_port_or_problem(comment: str, port: int | None, problem: str) -> None:
-    (job,) = read_jobs(f"5|RUNNING|n1|alice|None|app_session_x-1.1|{comment}\n")
+    (job,) = read_jobs(printed(f"5|RUNNING|n1|alice|None|app_session_x-1.1|{comment}"), MARK)
 
     assert (job.vnc_port, job.problem) == (port, problem)
 
 
-def test_comment_of_several_lines_makes_no_job() -> None:
-    assert [job.job_id for job in read_jobs(SQUEUE.replace("vnc_port=6080\n5", "a\n9|b\n5"))] == [4, 5]
+@pytest.mark.parametrize("end", ["\n", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_comment_that_looks_like_a_job_makes_none(end: str) -> None:
+    """Anybody may write such a comment, about a session of somebody else's."""
+    forged = f"a{end}5|FAILED|n2|alice|None|app_session_9604d85b-db9614437fe3.1|error=forged{end}b.7b,b"
+    (_, session, job) = read_jobs(SQUEUE + printed(f"9|PENDING||mallory|None|mine|{forged}"), MARK)
+
+    assert (session.job_id, session.state, session.problem) == (5, "RUNNING", "")
+    assert (job.job_id, job.user, job.comment) == (9, "mallory", forged)
 
 
 @pytest.mark.parametrize("name", ["hostname", "app_session_", "app_session_x", "app_session_x.", "my_app_session_x.1"])
@@ -145,7 +160,7 @@ def recorded(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_slurmrestd_and_squeue_tell_the_same_jobs(recorded: dict[str, Any]) -> None:
     by_rest = {job.job_id: job for job in read_rest_jobs(recorded)}
-    by_squeue = {job.job_id: job for job in read_jobs(recorded["squeue"])}
+    by_squeue = {job.job_id: job for job in read_jobs(printed(*recorded["squeue"].splitlines()), MARK)}
 
     assert by_rest == by_squeue
     assert {job.alive for job in by_rest.values()} == {True, False}

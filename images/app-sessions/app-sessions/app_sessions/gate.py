@@ -8,6 +8,8 @@ import hashlib
 import pwd
 import secrets
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,6 +35,8 @@ COOKIE = "app_sessions"
 PREFIX = "appsession_"
 #: Wrong passwords of one address, and for one user, in a minute; further ones are not even tried.
 WRONG_PER_MINUTE = 20
+#: How many passwords PAM is asked about at a time.
+_PAM_AT_ONCE = 4
 #: System accounts are below: login.defs(5), UID_MIN.
 _FIRST_PERSON = 1000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -70,6 +74,10 @@ class Gate:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._rate = limits.RateLimitItemPerMinute(settings.requests_per_minute)
         self._wrong = limits.RateLimitItemPerMinute(WRONG_PER_MINUTE)
+        #: Passwords of which PAM has not said yet whether they are wrong.
+        self._asked: Counter[tuple[str, str]] = Counter()
+        # Not asyncio's own, which the database needs: PAM is slow on purpose.
+        self._pam = ThreadPoolExecutor(_PAM_AT_ONCE, thread_name_prefix="pam")
 
     async def sign_in(self, user: str, password: str, address: str) -> SignedIn:
         """Ask PAM, and make a token that stands for the user from now on.
@@ -77,13 +85,23 @@ class Gate:
         Raises:
             Refusal: 401 for a wrong name or password, 403 for a system account, 429 for too many wrong ones.
         """
-        for who in (("address", address), ("user", user)):
-            if not self._limiter.test(self._wrong, "wrong", *who):
+        both = (("address", address), ("user", user))
+        for who in both:
+            # Many that come at once may all be wrong.
+            if self._limiter.get_window_stats(self._wrong, "wrong", *who).remaining <= self._asked[who]:
                 raise self._too_many(self._wrong, "wrong passwords", "wrong", *who)
-        why = await asyncio.to_thread(_ask_pam, user, password, self._settings.pam_service)
+        self._asked.update(both)
+        try:
+            why = await asyncio.get_running_loop().run_in_executor(
+                self._pam, _ask_pam, user, password, self._settings.pam_service
+            )
+            if why is not None:
+                for who in both:
+                    self._limiter.hit(self._wrong, "wrong", *who)
+        finally:
+            self._asked.subtract(both)
+            self._asked += Counter()  # forgets those of 0
         if why is not None:
-            for who in (("address", address), ("user", user)):
-                self._limiter.hit(self._wrong, "wrong", *who)
             await self._database.writing(
                 lambda session: note(session, Who(user[:64], address), "login-refused", None, {"why": why.code})
             )

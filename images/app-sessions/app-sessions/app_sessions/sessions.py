@@ -126,8 +126,7 @@ class AppSessionService:
         if app is None:
             known = ", ".join(one.id for one in self.applications.of(user)) or "none"
             raise Refusal(404, "application_unknown", f"there is no application {app_id!r}; there are: {known}")
-        if not app.may(user):
-            raise Refusal(403, "application_forbidden", f"{user} may not start {app.title}: ask an administrator")
+        await _check_may(app, user)
 
         def create(session: DatabaseSession) -> SessionRow:
             self._check_quota(session, user)
@@ -186,8 +185,12 @@ class AppSessionService:
         """End a session's job where it has one, and start it anew.
 
         Raises:
-            Refusal: there is none, it is being deleted, or a quota is reached.
+            Refusal: there is none, it is being deleted, the user may not start its application any more, or a quota is
+                reached.
         """
+        found = await self._database.reading(lambda session: _found(session, session_id, user, admin=False))
+        if app := self.applications.get(found.app_id):
+            await _check_may(app, user)
         row = await self._want(session_id, _RESTART, user, address=address)
         self._wake(session_id)
         return self._tell(row)
@@ -651,6 +654,13 @@ def _live(session: DatabaseSession, user: str | None = None) -> int:
     if user is not None:
         query = query.where(SessionRow.owner == user)
     return session.scalar(query) or 0
+
+
+async def _check_may(app: Application, user: str) -> None:
+    """Raises a refusal where the user may not start the application."""
+    # In a thread: the groups are asked of the system, which may have to wait for a directory.
+    if not await asyncio.to_thread(app.may, user):
+        raise Refusal(403, "application_forbidden", f"{user} may not start {app.title}: ask an administrator")
 
 
 def _found(session: DatabaseSession, session_id: str, user: str, admin: bool = False) -> SessionRow:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from slurm_observability.node.delivery import Delivery, Outcome, Service
 from slurm_observability.node.events import finished, started
-from slurm_observability.node.spool import Spool
+from slurm_observability.node.spool import Ready, Spool
 from slurm_observability.schema import MOST_AT_ONCE
 
 from slurm_testbed.readiness import wait_until
@@ -138,6 +139,36 @@ def test_answer_that_was_lost_makes_no_second_event(spool: Spool, service: FakeS
 
     assert len(service.requests) == 2
     assert service.requests[0] == service.requests[1]
+    assert service.events() == [("job-started", 1)]
+
+
+def test_ca_that_is_missing_for_a_moment_ends_no_delivery(
+    spool: Spool, service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(spool, 1)
+    (tmp_path / "token").write_bytes(b"\xff")
+    away = Service(service.url.replace("http:", "https:"), ca_file=tmp_path / "none.crt")
+    assert away.post("/v1/events", {}).outcome is Outcome.AWAY
+    unreadable = Service(service.url, token_file=tmp_path / "token").post("/v1/events", {})
+    assert (unreadable.outcome, "the token cannot be read" in unreadable.text) == (Outcome.AWAY, True)
+
+
+def test_delivery_goes_on_after_what_nobody_foresaw(
+    spool: Spool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(spool, 1)
+    waiting = spool.waiting
+    troubles = iter([OSError("No space left on device")])
+
+    def full() -> Iterator[Ready]:
+        for trouble in troubles:
+            raise trouble
+        return waiting()
+
+    monkeypatch.setattr(spool, "waiting", full)
+    delivery(spool, service).start()
+
+    wait_until(service.events, "the event", deadline=10)
     assert service.events() == [("job-started", 1)]
 
 

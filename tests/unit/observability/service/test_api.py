@@ -272,6 +272,7 @@ def test_one_who_guesses_tokens_waits(api: Api) -> None:
 
     assert wrong[0].status_code == 401
     assert 429 in {answer.status_code for answer in wrong}
+    assert api.started()["recorded"], "an agent has the address of the jobs on its node"
 
 
 @pytest.mark.row("O-11.7")

@@ -156,6 +156,15 @@ def test_sample_that_is_not_newer_changes_nothing(api: Api) -> None:
     assert len(api.get("/v1/jobs/7/metrics")["nodes"][0]["samples"]) == 1
 
 
+def test_clock_that_was_ahead_and_is_set_silences_no_node(api: Api) -> None:
+    api.started()
+    assert api.sample({"job_id": 7, "memory_usage_bytes": 5}, seconds=86400)["recorded"]
+
+    assert api.sample({"job_id": 7, "memory_usage_bytes": 6}, seconds=10)["recorded"]
+    assert not api.sample({"job_id": 7, "memory_usage_bytes": 7}, seconds=9)["recorded"]
+    assert list(api.series("hpc_job_memory_usage_bytes").values()) == [6]
+
+
 def test_job_that_nobody_announced_is_named_to_the_agent(api: Api) -> None:
     api.started(7)
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import pwd
 import re
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -15,9 +16,8 @@ from app_sessions.slurm.jobs import Partition, SlurmJob, Submission
 
 _SECONDS = 60
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: The comment is the last, for it may be anything.
-_FORMAT = "%A|%T|%B|%u|%r|%j|%k"
-_JOB = re.compile(r"(\d+)\|([A-Z_]+)[^|]*\|([^|]*)\|([^|]*)\|(.*?)\|([^|]*)\|(.*)")
+#: Of a job: id, state, node, user, reason, name, comment; the last two may be anything.
+_FIELDS = ("%A", "%T", "%B", "%u", "%r", "%j", "%k")
 _NOTHING = {"", "n/a", "N/A", "None", "(null)", "None assigned"}
 _SAID = re.compile(r"^\w+: (?:error: |fatal: )?(.+)$", re.MULTILINE)
 # Errors of the way to slurmctld, before the request was sent, and after:
@@ -84,7 +84,12 @@ class Commands:
 
     async def jobs(self) -> list[SlurmJob]:
         """All jobs, by squeue."""
-        return read_jobs(await self._run(["squeue", "--noheader", "--all", "--states=all", f"--format={_FORMAT}"]))
+        mark = secrets.token_hex(16)
+        # By the environment: an argument would be seen by all, who could put it into a comment.
+        environment = {"SQUEUE_FORMAT": f"{mark}." + f"{mark},".join(_FIELDS)}
+        return read_jobs(
+            await self._run(["squeue", "--noheader", "--all", "--states=all"], environment=environment), mark
+        )
 
     async def partition(self, name: str) -> Partition | None:
         """A partition, by sinfo."""
@@ -123,6 +128,8 @@ class Commands:
             )
         except FileNotFoundError:
             raise SlurmError(f"there is no command {argv[0]} here: install Slurm's client") from None
+        except OSError as error:  # no process, no memory, no file descriptor is to be had just now
+            raise SlurmAwayError(f"{argv[0]} cannot be started now: {error.strerror}", perhaps=False) from None
         try:
             async with asyncio.timeout(_SECONDS):
                 out, err = await process.communicate()
@@ -152,19 +159,22 @@ def failure(command: str, status: int, stderr: str) -> SlurmError:
     return SlurmError(f"Slurm refused: {words}")
 
 
-def read_jobs(printed: str) -> list[SlurmJob]:
-    """The jobs that squeue printed; a line that is none belongs to somebody's comment.
+def read_jobs(printed: str, mark: str) -> list[SlurmJob]:
+    """The jobs that squeue printed.
+
+    Args:
+        printed: `MARK.` begins a job, `MARK,` a further field of it.
+        mark: what nobody could know who wrote a job's name or comment.
 
     Example:
-        >>> read_jobs("7|RUNNING|viz1|alice|None|app_session_1a2b-3c.1|vnc_port=6080")[0].vnc_port
+        >>> read_jobs("xy.7xy,RUNNINGxy,viz1xy,alicexy,Nonexy,app_session_1a2b-3c.1xy,vnc_port=6080", "xy")[0].vnc_port
         6080
     """
     found = []
-    for line in printed.splitlines():
-        if match := _JOB.fullmatch(line):
-            job_id, state, node, user, reason, name, comment = match.groups()
-            node, reason, comment = ("" if text in _NOTHING else text for text in (node, reason, comment))
-            found.append(SlurmJob(int(job_id), name, user, state, node, reason, comment))
+    for record in printed.split(f"{mark}.")[1:]:
+        job_id, state, node, user, reason, name, comment = record.removesuffix("\n").split(f"{mark},")
+        node, reason, comment = ("" if text in _NOTHING else text for text in (node, reason, comment))
+        found.append(SlurmJob(int(job_id), name, user, state, node, reason, comment))
     return found
 
 

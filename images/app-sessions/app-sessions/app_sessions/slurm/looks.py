@@ -68,6 +68,11 @@ class Looks:
             jobs = await self._ask()
         except SlurmError as error:
             self.trouble = str(error)
+        except Exception as error:
+            # Nobody else looks: the next look comes, whatever this is.
+            self.trouble = f"Slurm's answer is not understood: {type(error).__name__}: {error}"
+            if self.trouble != before:
+                log.exception("a look at the queue failed")
         else:
             self.trouble = ""
             self.latest = Look(began, {job.job_id: job for job in jobs})

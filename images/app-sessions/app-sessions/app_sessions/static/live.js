@@ -41,9 +41,23 @@ export class Live {
     this.connected = this.known = false;
   }
 
-  /** Take a session that the API answered, before the service tells it. */
+  /** Forget what this user saw: somebody else may be next. */
+  forget() {
+    this.close();
+    this.sessions.clear();
+    this.everybody = false;
+  }
+
+  /** Take a session that the API answered, unless the service has told it, and perhaps what came after. */
   put(session) {
-    this.sessions.set(session.id, session);
+    if (!this.connected || !this.sessions.has(session.id)) this.sessions.set(session.id, session);
+    this._changed();
+  }
+
+  /** Show at once that a session is being ended, or that it is not after all. */
+  mark(id, ending) {
+    const session = this.sessions.get(id);
+    if (session) this.sessions.set(id, { ...session, ending });
     this._changed();
   }
 

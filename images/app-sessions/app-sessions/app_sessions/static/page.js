@@ -27,7 +27,8 @@ function place() {
 
 function signIn(why = "") {
   user = null;
-  live.close();
+  applications = [];
+  live.forget();
   leaveViewer();
   header.hidden = true;
   trouble.hidden = true;
@@ -108,12 +109,12 @@ function restart(session) {
 
 function stop(session) {
   return act(async () => {
-    live.put({ ...session, ending: true });
+    live.mark(session.id, true);
     let left;
     try {
       left = await ask("DELETE", `/api/app/sessions/${encodeURIComponent(session.id)}`);
     } catch (error) {
-      live.put(session);
+      live.mark(session.id, false);
       throw error;
     }
     if (left) return void live.put(left);

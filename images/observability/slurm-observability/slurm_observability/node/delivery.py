@@ -76,8 +76,8 @@ class Service:
         try:
             if self._token_file:
                 headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
-        except OSError as error:
-            return Answer(Outcome.AWAY, f"the token cannot be read: {self._token_file}: {error.strerror}")
+        except (OSError, UnicodeError) as error:
+            return Answer(Outcome.AWAY, f"the token cannot be read: {self._token_file}: {error}")
         try:
             # Redirected, a POST would become a GET.
             response = self._session().post(
@@ -87,7 +87,7 @@ class Service:
                 timeout=self._timeout,
                 allow_redirects=False,
             )
-        except requests.RequestException as error:
+        except OSError as error:  # requests' own are such, and a CA's file that is not there is one
             return Answer(Outcome.AWAY, str(error))
         return _judge(response)
 
@@ -125,7 +125,13 @@ class Delivery(threading.Thread):
     def run(self) -> None:
         while True:
             self._woken.clear()
-            self.deliver()
+            try:
+                self.deliver()
+            except Exception:
+                # As where the spool's disk is full: what waits there waits on.
+                log.exception("events wait in %s, and are sent again in %g s", self._spool.ready, self._pauses[1])
+                self._woken.wait(self._pauses[1])
+                continue
             self._woken.wait()
 
     def wake(self) -> None:

@@ -204,7 +204,11 @@ class Sampling(threading.Thread):
     def run(self) -> None:
         while True:
             self._woken.clear()
-            self.send()
+            try:
+                self.send()
+            except Exception:
+                # One sample less; the next may be read.
+                log.exception("no sample could be made")
             self._woken.wait(self._sampler.pause())
 
     def wake(self) -> None:

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, selectinload
 
 from slurm_observability.schema import JobSample, JobState, NodeSample
+from slurm_observability.service.audit import now
+from slurm_observability.service.ledger import SLACK
 from slurm_observability.service.models import Node, Run
 
 #: After so many intervals without a sample a node is silent.
@@ -50,6 +52,14 @@ class Seen:
     def silent(self, at: datetime) -> bool:
         """Whether the next ones should have come."""
         return at - self.at > timedelta(seconds=SILENT_AFTER * self.sample.interval_seconds)
+
+
+def is_again(sample: NodeSample, last: datetime) -> bool:
+    """Whether a sample is one that came before: it is not newer than the last one of its node.
+
+    Unless that one was of a clock that was ahead, and has been set since.
+    """
+    return sample.timestamp == last or sample.timestamp < last <= now() + SLACK
 
 
 class Board:
@@ -105,7 +115,7 @@ class Board:
         jobs = {job.job_id: job for job in sample.jobs}
         with self._lock:
             old = self._nodes.get(place)
-            if old is None or sample.timestamp > old.sample.timestamp:
+            if old is None or not is_again(sample, old.sample.timestamp):
                 self._nodes[place] = Seen(at, sample, jobs)
             if sample.cluster:
                 # Its agent did not know the cluster before.

@@ -144,11 +144,11 @@ class Gate:
         return Caller(token, address)
 
     def _known(self, address: str, secret: str) -> Token:
-        if not self._limiter.test(self._wrong, "wrong", address):
-            raise self._too_many(self._wrong, "wrong", address)
         token = self.tokens.find(secret)
         if token is None:
-            self._limiter.hit(self._wrong, "wrong", address)
+            # A right one is let in all the same: a node's jobs, or a proxy's clients, share one address with it.
+            if not self._limiter.hit(self._wrong, "wrong", address):
+                raise self._too_many(self._wrong, "wrong", address)
             raise Refusal(
                 401, "token_unknown", "this token is not known, or was revoked", {"WWW-Authenticate": "Bearer"}
             )

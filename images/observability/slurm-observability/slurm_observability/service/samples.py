@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from slurm_observability.schema import JobSample, JobState, NodeSample, SampleAnswer
 from slurm_observability.service.audit import Who, note, now
-from slurm_observability.service.board import Board, OpenRun
+from slurm_observability.service.board import Board, OpenRun, is_again
 from slurm_observability.service.ledger import add_up, stop_suspension
 from slurm_observability.service.models import JobSampleRow, NodeSampleRow, Run, RunNode
 from slurm_observability.service.nodes import node_row
@@ -28,7 +28,7 @@ def take(session: Session, board: Board, sample: NodeSample) -> SampleAnswer:
         sample: what an agent read.
     """
     node = node_row(session, sample.cluster, sample.node)
-    if node.sampled_at is not None and sample.timestamp <= node.sampled_at:
+    if node.sampled_at is not None and is_again(sample, node.sampled_at):
         return SampleAnswer(recorded=False, unknown_jobs=[])
     node.sampled_at, node.seen_at = sample.timestamp, now()
     node.sample = sample.model_dump(mode="json")
