@@ -40,6 +40,8 @@ class Api:
         self._session = requests.Session()
         # Proxies and ~/.netrc of the caller's environment are left aside, so that the token goes nowhere else.
         self._session.trust_env = False
+        # JupyterHub's proxy ends a connection that is idle for 5 s, which may be just as the next request comes.
+        self._session.headers["Connection"] = "close"
         if certificate:
             self._session.mount("https://", _Believing(certificate))
 

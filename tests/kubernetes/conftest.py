@@ -103,6 +103,8 @@ class Page:
         self.url, self.user = url, user
         self.session = requests.Session()
         self.session.trust_env = False
+        # The proxy ends a connection that is idle for 5 s, which may be as the next request comes.
+        self.session.headers["Connection"] = "close"
         self.session.get(f"{url}/hub/login", timeout=30)
         form = {"username": user, "password": password, "_xsrf": self.session.cookies["_xsrf"]}
         answer = self.session.post(f"{url}/hub/login", data=form, timeout=30, allow_redirects=False)

@@ -56,8 +56,14 @@ def test_memory_is_the_kernels(observed: SlurmCluster, steps: int) -> None:
 
     def read() -> dict[str, Any] | None:
         """The last reading, when every step has what it holds and nothing moves."""
-        last = [sample["memory_usage_bytes"] or 0 for sample in samples(observed, job)[-3:]]
-        return samples(observed, job)[-1] if min(last, default=0) > 200 * MIB and max(last) < 1.01 * min(last) else None
+        last = samples(observed, job)[-3:]
+        if not last or any(holding(sample) < steps for sample in last):
+            return None
+        used = [sample["memory_usage_bytes"] for sample in last]
+        return last[-1] if max(used) < 1.01 * min(used) else None
+
+    def holding(sample: dict[str, Any]) -> int:
+        return sum((step["memory_bytes"] or 0) > each * MIB for step in sample["steps"])
 
     # The kernel's number moves a little: the service's lies between two readings, or near one of them.
     observed.wait_until(read, "200 MiB in the service", deadline=90, state=lambda: str(samples(observed, job)[-1:]))
