@@ -80,9 +80,9 @@ class Key:
 
     Example:
         >>> Key("munge", bytes(128))
-        Key(kind='munge', fingerprint='SHA256:OHI6Ll6KF6p5UNwAggmUTg')
+        Key(kind='munge', fingerprint='SHA256:38723a2e5e8a17aa')
         >>> print(Key("hs256", bytes(32)))
-        hs256 key SHA256:Zmh6rfhivXdsj8GLjp+OIA
+        hs256 key SHA256:66687aadf862bd77
         >>> Key.munge() == Key.munge()
         False
     """
