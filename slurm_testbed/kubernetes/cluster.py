@@ -198,8 +198,8 @@ class SlurmOnKubernetes(Slurm):
                     log=self._said(),
                     hint=f"the images are {self.release.version}; are they where this Kubernetes finds them?",
                 )
-        if isinstance(getattr(self, "substrate", None), KubernetesSubstrate):
-            self.substrate.refresh()  # type: ignore[attr-defined]  # it is one
+        if isinstance(self._substrate, KubernetesSubstrate):
+            self._substrate.refresh()
 
     def _pods_now(self) -> str:
         return self.kubectl("get", "pods", "--no-headers").strip()
@@ -249,8 +249,8 @@ class SlurmOnKubernetes(Slurm):
         if not self._started:
             return
         self._started = False
-        if isinstance(getattr(self, "substrate", None), KubernetesSubstrate):
-            self.substrate.close()  # type: ignore[attr-defined]  # it is one
+        if isinstance(self._substrate, KubernetesSubstrate):
+            self._substrate.close()
         output_of([str(self._helm), "uninstall", _NAME, f"--namespace={self.name}"])
         # Nothing of this cluster is kept: whoever wants an orderly end stops the daemons first.
         self.kubectl("delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")
