@@ -71,7 +71,9 @@ def copy_out(root: Path, state: Path, command: Sequence[str]) -> None:
         # As it is: it comes from a tar that packed a folder. (Python 3.11.2, Debian 12's, has no argument for it.)
         archive.extraction_filter = lambda member, _: member
         archive.extractall(root, members, numeric_owner=True)  # noqa: S202
-    state.write_text(json.dumps(_look(root)))
+    # What stayed is still to be brought there.
+    known = {name: seen for name, seen in _look(root).items() if name not in own}
+    state.write_text(json.dumps(known | {name: before[name] for name in own if name in before}))
 
 
 def _look(root: Path) -> Seen:
