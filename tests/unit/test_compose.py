@@ -31,6 +31,20 @@ def test_nfs_export_brings_its_file_and_its_parts() -> None:
     assert (project.settings["NFS_SERVER"], project.settings["NFS_PATH"]) == ("server", "/export/slurm")
 
 
+def config(files: list[Path], *arguments: str) -> str:
+    """What `docker compose config` prints, which takes the files."""
+    settings = {"VERSION": "24.11.5", "NFS_SERVER": "server", "NFS_PATH": "/export"}
+    done = subprocess.run(
+        ["docker", "compose", *(f"--file={path}" for path in files), "config", *arguments],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 STACKS = ["cluster", "hub", "observability", "viz"]
 
 
@@ -42,35 +56,17 @@ def test_stack_is_a_file_of_its_name(stack: str) -> None:
 @pytest.mark.parametrize("further", ["cgroups.yaml", "nfs.yaml"])
 @pytest.mark.parametrize("stack", STACKS)
 def test_compose_takes_the_files_that_change_every_stacks_nodes(stack: str, further: str) -> None:
-    files = [f"--file={data.compose() / name}" for name in (f"{stack}.yaml", further)]
-    settings = {"VERSION": "24.11.5", "NFS_SERVER": "server", "NFS_PATH": "/export"}
-
-    done = subprocess.run(
-        ["docker", "compose", *files, "config", "--quiet"],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
+    config([data.compose() / name for name in (f"{stack}.yaml", further)], "--quiet")
 
 
 def test_values_reach_the_hosts_as_they_are_given(tmp_path: Path) -> None:
     secret = "pa$$w$HOME${X}"
     (tmp_path / "nodes.yaml").write_text(yaml.safe_dump(override(3, ["/srv/$x"], {"SECRET": secret}, cgroups=False)))
-    files = [f"--file={path}" for path in (data.compose() / "cluster.yaml", tmp_path / "nodes.yaml")]
 
-    done = subprocess.run(
-        ["docker", "compose", *files, "config", "--format=json"],
-        env={**os.environ, "VERSION": "24.11.5"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    printed = config([data.compose() / "cluster.yaml", tmp_path / "nodes.yaml"], "--format=json")
 
     for name in ("slurmctld", "n1", "n3"):
-        service = json.loads(done.stdout)["services"][name]
+        service = json.loads(printed)["services"][name]
         # It prints them as a compose file has them.
         assert service["environment"]["SECRET"].replace("$$", "$") == secret
         assert "/srv/$x" in [volume["source"].replace("$$", "$") for volume in service["volumes"]]
@@ -80,18 +76,8 @@ def test_node_of_the_readme_is_one_that_compose_takes(tmp_path: Path) -> None:
     folder = data.compose()
     (snippet,) = re.findall(r"```yaml\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     (tmp_path / "mine.yaml").write_text(snippet)
-    files = [f"--file={path}" for path in (folder / "cluster.yaml", tmp_path / "mine.yaml")]
 
-    done = subprocess.run(
-        ["docker", "compose", *files, "config", "--services"],
-        env={**os.environ, "VERSION": "24.11.5"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "n3" in done.stdout.split()
+    assert "n3" in config([folder / "cluster.yaml", tmp_path / "mine.yaml"], "--services").split()
 
 
 def test_further_node_has_what_both_its_stack_and_cgroups_ask_for() -> None:
