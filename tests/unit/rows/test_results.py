@@ -160,3 +160,16 @@ def test_unreadable_results_then_usage_error_before_any_test(repository: pytest.
 
     assert ran.ret == pytest.ExitCode.USAGE_ERROR
     ran.stderr.fnmatch_lines(["*rows.json cannot be read*", "*delete it*"])
+
+
+def test_pass_then_nothing_to_check_with_then_the_pass_stays(tmp_path: Path) -> None:
+    """As after a run with a Kubernetes, and one without."""
+    passed = rows.Result("C-01", "t", "passed", time="1")
+    lacking = rows.Result("C-01", "t", "skipped", lacks=("kubernetes",), time="2")
+    failed = rows.Result("C-01", "t", "failed", time="3")
+
+    rows.merge_results(tmp_path / "rows.json", [passed, lacking])
+    assert "passed" in [result.outcome for result in rows.load_results(tmp_path / "rows.json")]
+    rows.merge_results(tmp_path / "rows.json", [failed])
+
+    assert [result.outcome for result in rows.load_results(tmp_path / "rows.json")] == ["failed"]
