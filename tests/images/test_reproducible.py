@@ -49,7 +49,8 @@ def files(client: docker.DockerClient, image: str) -> dict[str, File]:
 
 def digest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     """The digest of a file; empty for what is none."""
-    content = archive.extractfile(member)
+    # A symbolic link may lead nowhere.
+    content = None if member.issym() else archive.extractfile(member)
     return hashlib.sha256(content.read()).hexdigest() if content else ""
 
 
