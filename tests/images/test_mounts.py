@@ -170,6 +170,27 @@ def test_start_that_fails_ends_though_a_supervisor_comes_late(image: Image, tmp_
     assert (done.returncode, "the key /tmp/munge.key has 31 bytes" in done.stderr) == (1, True), done.stderr
 
 
+def test_start_that_fails_ends_though_mariadbd_hears_no_signal(image: Image, tmp_path: Path) -> None:
+    """As now and then a real one that is told to end while it starts: here one that never hears stands in for it."""
+    key = tmp_path / "munge.key"
+    key.write_bytes(bytes(31))
+    # The key is looked at when mariadbd is there to be told.
+    script = r"""
+        stand_in() {
+            path=$(type -P "$1"); mv "$path" "$path.real"; printf '#!/bin/bash\n%s\n' "$2" > "$path"; chmod +x "$path"
+        }
+        log=/var/log/slurm/mariadbd.log
+        stand_in mariadbd "trap '' TERM; echo Starting as process 1 >> $log; exec sleep infinity"
+        stand_in slurm-keys "until grep -qs Starting $log; do sleep 0.1; done; exec slurm-keys.real"
+        exec slurm-entrypoint
+    """
+    options = [f"--volume={key}:/tmp/munge.key:ro", "--entrypoint=bash"]
+
+    done = image.run("-c", script, options=options)
+
+    assert (done.returncode, "the key /tmp/munge.key has 31 bytes" in done.stderr) == (1, True), done.stderr
+
+
 # --- configuration and passwords --------------------------------------------------------------------------
 
 
