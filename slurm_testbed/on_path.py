@@ -77,9 +77,13 @@ while kill -0 "$child" 2> /dev/null; do wait "$child"; status=$?; done
 exit $status
 """
 
-
 # Only the caller may read the lent script.
 _RECEIVE = 'umask 077 && folder=${0%/*} && mkdir "$folder" && cat > "$0" && chown -R "$1" "$folder"'
+
+_EARLY = """#!/bin/sh
+echo "$(basename "$0"): there is no cluster yet: with --slurm-on-path it starts before the first fixture" >&2
+exit 1
+"""
 
 
 @contextlib.contextmanager
@@ -151,6 +155,18 @@ def write_commands(slurm: Slurm, folder: Path, *roots: Path) -> None:
         if not _is_shared(slurm, root):
             raise UsageError(f"{root} is not shared with this cluster", hint=f"start it with: invoke up --share {root}")
     _write(slurm, folder, found, None)
+
+
+def write_early_commands(folder: Path) -> None:
+    """Write commands that only say that the cluster is yet to come, for programs that ask early whether there are any.
+
+    Args:
+        folder: an empty folder, to be put on a PATH.
+    """
+    for name in COMMANDS:
+        path = folder / name
+        path.write_text(_EARLY)
+        path.chmod(0o755)
 
 
 def _write(slurm: Slurm, folder: Path, roots: list[Path], state: Path | None) -> None:

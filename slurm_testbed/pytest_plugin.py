@@ -10,7 +10,7 @@ from typing import TypeAlias, cast
 
 import pytest
 
-from slurm_testbed import engine
+from slurm_testbed import engine, pytest_on_path
 from slurm_testbed.compose import SlurmCluster
 from slurm_testbed.container import SlurmContainer
 from slurm_testbed.errors import SlurmTestbedError, UsageError
@@ -67,18 +67,23 @@ def pytest_configure(config: pytest.Config) -> None:
         "requires(ability, ...): what the Slurm release must be able to do, and the engine's host must have: "
         "cgroup_v1, cgroup_v2, nfs, kubernetes; or what must carry the cluster: containers",
     )
+    known = Releases.load()
+    config.stash[_ABILITIES] = {"nfs", "kubernetes", "containers"}.union(*(one.abilities for one in known.all))
     try:
-        config.stash[_RELEASES] = _asked_for(config)
+        config.stash[_RELEASES] = [known.find(name) for name in _names(config, "slurm_release")] or [known.find(None)]
         smoke = _names(config, "slurm_smoke")
-        config.stash[_SMOKE] = [one for one in map(Releases.load().find, smoke) if one not in config.stash[_RELEASES]]
+        config.stash[_SMOKE] = [one for one in map(known.find, smoke) if one not in config.stash[_RELEASES]]
         config.stash[_SUBSTRATES] = _substrates(config)
     except SlurmTestbedError as error:
         raise pytest.UsageError(str(error)) from None
+    if config.getoption("slurm_on_path"):
+        config.pluginmanager.register(pytest_on_path)
 
 
 _RELEASES = pytest.StashKey[list[Release]]()
 _SMOKE = pytest.StashKey[list[Release]]()
 _SUBSTRATES = pytest.StashKey[list[str]]()
+_ABILITIES = pytest.StashKey[set[str]]()
 #: What starts a cluster, by the name of what carries it.
 SUBSTRATES: Mapping[str, Callable[..., Cluster]] = {
     "single": SlurmContainer,
@@ -87,27 +92,22 @@ SUBSTRATES: Mapping[str, Callable[..., Cluster]] = {
 }
 
 
-def _asked_for(config: pytest.Config) -> list[Release]:
-    known = Releases.load()
-    return [known.find(name) for name in _names(config, "slurm_release")] or [known.find(None)]
-
-
 def _names(config: pytest.Config, option: str) -> list[str]:
-    return [name for name in config.getoption(option).split(",") if name]
+    return [name for name in map(str.strip, config.getoption(option).split(",")) if name]
 
 
 def _substrates(config: pytest.Config) -> list[str]:
-    names = _names(config, "slurm_on")
+    names = _names(config, "slurm_on") or ["single"]
     for name in names:
         if name not in SUBSTRATES:
             raise UsageError(f"--slurm-on {name} carries no cluster", hint=f"there are {', '.join(SUBSTRATES)}")
+    if "kubernetes" in names and config.getoption("slurm_on_path"):
+        raise UsageError("--slurm-on-path has no kubernetes: jobs in pods do not see the folders of a suite")
     return names
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that uses a cluster once per release that was asked for; with `--slurm-on-path` all do."""
-    if metafunc.config.getoption("slurm_on_path"):
-        metafunc.fixturenames += [name for name in ("slurm_release", "slurm_on") if name not in metafunc.fixturenames]
     if "slurm_release" in metafunc.fixturenames:
         releases = metafunc.config.stash[_RELEASES]
         if metafunc.definition.get_closest_marker("smoke"):
@@ -123,7 +123,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def slurm_release(request: pytest.FixtureRequest) -> Release:
     """The release of this run of the test."""
-    return cast(Release, request.param)
+    # What pytest runs once only, as unittest's tests and doctests, has the first release.
+    return cast(Release, getattr(request, "param", request.config.stash[_RELEASES][0]))
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +167,7 @@ def slurm_cluster(
 ) -> Iterator[Slurm]:
     """One cluster per release, substrate and worker, for the whole session."""
     if slurm_on != "kubernetes":
-        engine.sweep(engine.ensure())
+        engine.sweep(engine.connect())
     # A suite's tests run in its own folder and in pytest's temporary ones; programs that it tests may submit jobs
     # in its own Python.
     on_path = pytestconfig.getoption("slurm_on_path")
@@ -192,17 +193,15 @@ def slurm(request: pytest.FixtureRequest, slurm_cluster: Slurm, slurm_release: R
     return slurm_cluster
 
 
-@pytest.fixture(autouse=True)
-def _slurm_on_path(request: pytest.FixtureRequest) -> None:
-    """With `--slurm-on-path` bring the cluster."""
-    if request.config.getoption("slurm_on_path"):
-        request.getfixturevalue("slurm_cluster")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that the release cannot pass, and say what it lacks, before anything is started for it."""
     for ability in (ability for mark in item.iter_markers("requires") for ability in mark.args):
+        if ability not in item.config.stash[_ABILITIES]:
+            # Suites that know nothing of Slurm may have a marker of this name, too.
+            if item.config.getoption("slurm_on_path") or "slurm_release" not in getattr(item, "fixturenames", ()):
+                continue
+            pytest.fail(f"requires({ability!r}): no release of releases.yaml has such an ability", pytrace=False)
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         release = cast(Release, parameters.get("slurm_release", item.config.stash[_RELEASES][0]))
         why = _why_not(ability, release, cast(str, parameters.get("slurm_on", item.config.stash[_SUBSTRATES][0])))

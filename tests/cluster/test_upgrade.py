@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
+
+import docker.errors
 import pytest
 
 from slurm_testbed import SlurmCluster, engine
+from slurm_testbed.compose.substrate import ComposeSubstrate
 from slurm_testbed.doctor import diagnose_text
 from slurm_testbed.errors import NotReadyError, UsageError
 from slurm_testbed.images import exists, image_name
@@ -76,6 +81,31 @@ def test_upgrade_keeps_the_running_job_and_the_accounting(old: str, new: str) ->
         assert held.wait(120).state == "COMPLETED", "the upgraded node runs no job"
         expected = {done.id: "FAILED", running.id: "COMPLETED", held.id: "COMPLETED"}
         slurm.wait_until(lambda: states(slurm) == expected, "the jobs of both releases in the accounting", deadline=60)
+
+
+@pytest.mark.parametrize(("old", "new"), ALLOWED)
+def test_upgrade_keeps_images_of_ones_own_and_later_nodes_have_the_release(old: str, new: str) -> None:
+    need(old, new)
+    client = engine.connect()
+    names = [image_name("slurm-single-node", KNOWN.find(release).version) for release in (old, new)]
+    own = [f"{uuid.uuid4().hex}/{name}" for name in names[:1]]
+    own.append(own[0].replace(KNOWN.find(old).version, KNOWN.find(new).version))
+    try:
+        for name, mine in zip(names, own, strict=True):
+            client.images.get(name).tag(mine)
+        with SlurmCluster(old, nodes=1, images={"n1": own[0]}) as slurm:
+            slurm.upgrade(new)
+
+            slurm.add_node("d1")
+
+            assert isinstance(slurm.substrate, ComposeSubstrate)
+            images = {host: slurm.substrate.container(host).attrs["Config"]["Image"] for host in ("n1", "d1")}
+            assert images == {"n1": own[1], "d1": names[1]}
+            assert slurm.nodes()["d1"]["Version"] == KNOWN.find(new).version
+    finally:
+        for mine in own:
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                client.images.remove(mine)
 
 
 @pytest.mark.row("C-23.6", "C-23.7", "C-23.8")

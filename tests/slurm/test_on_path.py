@@ -248,3 +248,58 @@ def test_foreign_suite_runs_unchanged(slurm_release: Release, tmp_path: Path) ->
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+OLDER = """
+import shutil, subprocess, unittest
+import pytest
+
+pytestmark = pytest.mark.skipif(shutil.which("sinfo") is None, reason="there is no Slurm")
+
+def sinfo():
+    return subprocess.run(["sinfo", "--noheader"], check=True, capture_output=True, text=True).stdout
+
+@pytest.fixture(scope="session")
+def partitions():
+    return sinfo()
+
+def setup_module():
+    assert "debug" in sinfo()
+
+def test_fixture_of_the_session(partitions):
+    assert "debug" in partitions
+
+class TestOfUnittest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        assert "debug" in sinfo()
+
+    def test_it(self):
+        assert "debug" in sinfo()
+
+def documented():
+    '''
+    >>> "debug" in sinfo()
+    True
+    '''
+"""
+
+
+def test_foreign_suite_finds_the_commands_wherever_it_looks(slurm_release: Release, tmp_path: Path) -> None:
+    (tmp_path / "test_theirs.py").write_text(OLDER)
+
+    done = run([*foreign_suite(slurm_release), "--doctest-modules"], tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_command_of_a_module_that_is_imported_says_that_the_cluster_is_yet_to_come(
+    slurm_release: Release, tmp_path: Path
+) -> None:
+    (tmp_path / "test_theirs.py").write_text("import subprocess\nsubprocess.run(['sinfo'], check=True)\n")
+
+    done = run(foreign_suite(slurm_release), tmp_path)
+
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert "sinfo: there is no cluster yet" in done.stdout, done.stdout

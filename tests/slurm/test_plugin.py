@@ -18,16 +18,23 @@ def test_job(slurm, slurm_release):
     print("cluster", slurm.name)
     assert slurm.sbatch(wrap="hostname").wait().state == "COMPLETED"
 
-@pytest.mark.requires("teleportation")
-def test_needs_what_no_release_has(slurm):
+@pytest.mark.requires("LACKING")
+def test_needs_what_the_release_has_not(slurm):
     raise AssertionError("it ran all the same")
 """
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Path:
-    """An empty project with one test file."""
-    (tmp_path / "test_theirs.py").write_text(SUITE)
+def lacking(slurm_release: Release) -> str:
+    """An ability of other releases."""
+    abilities: set[str] = set().union(*(release.abilities for release in Releases.load().all))
+    return min(abilities - set(slurm_release.abilities))
+
+
+@pytest.fixture
+def suite(tmp_path: Path, lacking: str) -> Path:
+    """A project with one test file."""
+    (tmp_path / "test_theirs.py").write_text(SUITE.replace("LACKING", lacking))
     return tmp_path
 
 
@@ -36,15 +43,53 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_test_runs_once_per_release_and_says_what_is_not_checkable(suite: Path, slurm_release: Release) -> None:
+def test_test_runs_once_per_release_and_says_what_is_not_checkable(
+    suite: Path, slurm_release: Release, lacking: str
+) -> None:
     process = start(suite, f"--slurm-release={slurm_release.version}", "-v")
 
     out, _ = process.communicate()
 
     assert process.returncode == 0, out
     assert f"test_job[{slurm_release.minor}]" in out
-    assert f"not checkable here because Slurm {slurm_release.version} has no teleportation" in out
+    assert f"not checkable here because Slurm {slurm_release.version} has no {lacking}" in out
     assert "1 passed, 1 skipped" in out
+
+
+MARKERS = """
+import pytest
+
+@pytest.mark.requires("cgroups_v2")
+def test_with_a_slip(slurm): pass
+
+@pytest.mark.requires("numpy")
+def test_that_knows_nothing_of_slurm(): pass
+"""
+
+
+def test_ability_that_no_release_has_is_an_error_but_where_another_plugin_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "test_theirs.py").write_text(MARKERS)
+    process = start(tmp_path)
+
+    out, _ = process.communicate()
+
+    assert "requires('cgroups_v2'): no release of releases.yaml has such an ability" in out
+    assert "1 passed, 1 error" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--slurm-on=pods"], "--slurm-on pods carries no cluster"),
+        (["--slurm-on=kubernetes", "--slurm-on-path"], "--slurm-on-path has no kubernetes"),
+    ],
+)
+def test_options_that_cannot_be_are_a_usage_error(tmp_path: Path, options: list[str], said: str) -> None:
+    process = start(tmp_path, *options)
+
+    out, _ = process.communicate()
+
+    assert (process.returncode, said in out) == (pytest.ExitCode.USAGE_ERROR, True), out
 
 
 FAILING = """

@@ -15,6 +15,7 @@ from slurm_testbed.kubernetes import HELM, tools
 from slurm_testbed.kubernetes.forward import Forwards
 from slurm_testbed.kubernetes.kubectl import Kubectl
 from slurm_testbed.kubernetes.tools import unpack
+from slurm_testbed.readiness import wait_until
 
 
 def script(text: str) -> str:
@@ -130,6 +131,17 @@ def test_port_is_forwarded_once_and_until_the_end(tmp_path: Path) -> None:
     ((process, _),) = forwards._running.values()
     forwards.close()
     assert process.poll() is not None
+
+
+def test_port_serves_more_connections_than_a_pipe_holds_words_of(tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    many = f"yes 'Handling connection for 40123' | head -n 20000; echo > {served}"
+    forwards = Forwards(kubectl(tmp_path, f"echo 'Forwarding from 127.0.0.1:40123 -> 6820'; {many}; exec sleep 600"))
+
+    forwards.port("pod", 6820)
+
+    wait_until(served.exists, awaited="kubectl to serve 20,000 connections", deadline=20)
+    forwards.close()
 
 
 def test_port_that_cannot_be_forwarded_is_told(tmp_path: Path) -> None:
