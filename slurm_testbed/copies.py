@@ -6,6 +6,7 @@ The commands of `on_path` run this file by itself, so that it imports nothing of
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -42,11 +43,11 @@ def copy_in(root: Path, state: Path, command: Sequence[str]) -> None:
             with contextlib.suppress(FileNotFoundError):  # it was removed just now
                 archive.add(root / name, name, recursive=False)
     _run([*command, "sh", "-c", 'mkdir -p "$0" && tar -C "$0" -xf -', str(root)], packed.getvalue())
-    state.write_text(json.dumps(seen))
+    _write(state, seen)
 
 
 def copy_out(root: Path, state: Path, command: Sequence[str]) -> None:
-    """Bring what jobs wrote; what the caller has changed, made or removed since the last copy stays so.
+    """Bring what jobs wrote and removed; what the caller has changed, made or removed since the last copy stays so.
 
     Args:
         root: the folder, which has the same path there.
@@ -71,9 +72,12 @@ def copy_out(root: Path, state: Path, command: Sequence[str]) -> None:
         # As it is: it comes from a tar that packed a folder. (Python 3.11.2, Debian 12's, has no argument for it.)
         archive.extraction_filter = lambda member, _: member
         archive.extractall(root, members, numeric_owner=True)  # noqa: S202
+        there = {os.path.normpath(member.name) for member in archive.getmembers()}
+    for name in sorted(before.keys() & now.keys() - own - there, reverse=True):
+        _remove(root / name, now[name])
     # What stayed is still to be brought there.
     known = {name: seen for name, seen in _look(root).items() if name not in own}
-    state.write_text(json.dumps(known | {name: before[name] for name in own if name in before}))
+    _write(state, known | {name: before[name] for name in own if name in before})
 
 
 def _look(root: Path) -> Seen:
@@ -93,6 +97,21 @@ def _read(state: Path) -> Seen:
     return found
 
 
+def _write(state: Path, seen: Seen) -> None:
+    aside = state.with_suffix(".new")
+    aside.write_text(json.dumps(seen))
+    aside.replace(state)
+
+
+def _remove(path: Path, seen: list[int] | None) -> None:
+    """What a job has removed there; what no archive holds, as a socket, was never there."""
+    if seen is None:
+        with contextlib.suppress(OSError):  # the caller has put something into it
+            path.rmdir()
+    elif stat.S_ISREG(seen[2]) or stat.S_ISLNK(seen[2]):
+        path.unlink(missing_ok=True)
+
+
 def _forget(root: Path, names: Iterable[str], command: Sequence[str]) -> None:
     if listed := "\0".join(names):
         _run([*command, "sh", "-c", 'cd "$0" && xargs -0 rm -rf --', str(root)], os.fsencode(listed))
@@ -108,6 +127,8 @@ def _run(argv: Sequence[str], stdin: bytes = b"", *, allowed: int = 0) -> bytes:
 if __name__ == "__main__":
     _, direction, folder, remembered, *docker_exec = sys.argv
     try:
-        {"in": copy_in, "out": copy_out}[direction](Path(folder), Path(remembered), docker_exec)
+        with Path(f"{remembered}.lock").open("w") as lock:  # commands may run at the same time
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            {"in": copy_in, "out": copy_out}[direction](Path(folder), Path(remembered), docker_exec)
     except subprocess.CalledProcessError as error:
         sys.exit(f"the folder was not copied: {error.stderr.decode(errors='replace').strip()}")

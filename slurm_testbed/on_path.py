@@ -24,9 +24,10 @@ COMMANDS = (
     "sstat strigger"
 ).split()
 
-#: Variables that describe the caller's machine and would break a command in the cluster.
+#: Variables that describe the caller's machine, or another Slurm that it has, and would break a command in the cluster.
 LOCAL_VARIABLES = (
-    "HOME HOSTNAME LD_LIBRARY_PATH LD_PRELOAD OLDPWD PATH PWD PYTHONHOME PYTHONPATH SHELL SHLVL TMPDIR VIRTUAL_ENV _"
+    "HOME HOSTNAME LD_LIBRARY_PATH LD_PRELOAD OLDPWD PATH PWD PYTHONHOME PYTHONPATH SHELL SHLVL TMPDIR VIRTUAL_ENV _ "
+    "SLURM_CLUSTERS SLURM_CONF SLURM_CONF_SERVER SLURM_JWT"
 ).split()
 
 #: A folder that the container does not share is copied around each command; more than this is a mistake.
@@ -52,7 +53,8 @@ if [ "$command" = sbatch ]; then
     shift
     if [ -z "$searched" ] && [ -f "$word" ] && [ "$(head -c 2 "$word")" = '#!' ]; then
       searched=yes
-      case "$word" in [!/]* | {patterns}) ;; *)
+      case "$word" in /*) place=$word ;; *) place=$(cd -P "$(dirname "$word")" && pwd)/ ;; esac
+      case "$place" in {patterns}) ;; *)
         lent=$pid.lent/$(basename "$word")
         {exec_stdin} sh -c '{receive}' "$lent" {uid} < "$word" || exit
         word=$lent ;;
@@ -116,6 +118,8 @@ def commands_on_path(slurm: Slurm, workdir: Path, *more: Path) -> Iterator[Path]
         )
     if not shared:
         _check_size(root)
+    for folder in roots if shared else []:
+        _check_writable(slurm, folder)
     with tempfile.TemporaryDirectory(prefix="slurm-testbed-bin-") as name:
         folder = Path(name)
         state = None if shared else folder / ".copied.json"
@@ -154,6 +158,7 @@ def write_commands(slurm: Slurm, folder: Path, *roots: Path) -> None:
             raise UsageError(f"{root} is no folder", hint="make it first")
         if not _is_shared(slurm, root):
             raise UsageError(f"{root} is not shared with this cluster", hint=f"start it with: invoke up --share {root}")
+        _check_writable(slurm, root)
     _write(slurm, folder, found, None)
 
 
@@ -193,7 +198,7 @@ def _script(slurm: Slurm, roots: list[Path], state: Path | None) -> str:
         uid=os.getuid(),
         pids="/run/slurm-testbed/stdin",
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in attach.env.items()),
-        local="|".join(LOCAL_VARIABLES),
+        local="|".join([*LOCAL_VARIABLES, *_of_an_allocation()]),
         exec_root=as_root,
         exec_user=shlex.join([*attach.command, *user]) + ' --workdir="$PWD"',
         target=shlex.quote(attach.target),
@@ -202,9 +207,23 @@ def _script(slurm: Slurm, roots: list[Path], state: Path | None) -> str:
     )
 
 
+def _of_an_allocation() -> list[str]:
+    """What another Slurm has set, in whose job the caller runs: srun would take its job for one of the cluster's."""
+    return [name for name in os.environ if name.startswith("SLURM_")] if "SLURM_JOB_ID" in os.environ else []
+
+
 def _is_shared(slurm: Slurm, root: Path) -> bool:
     with tempfile.NamedTemporaryFile(dir=root, prefix=".slurm-testbed-") as probe:
         return slurm.run(["test", "-e", probe.name], check=False).returncode == 0
+
+
+def _check_writable(slurm: Slurm, root: Path) -> None:
+    user = f"{os.getuid()}:{os.getgid()}"
+    if os.access(root, os.W_OK) and slurm.run(["test", "-w", str(root)], user=user, check=False).returncode:
+        raise UsageError(
+            f"uid {os.getuid()} may write in {root} here, but not in the cluster, which sees other owners of its files",
+            hint="as with a rootless engine, whose containers have uids of their own: take one that runs as root",
+        )
 
 
 def _check_size(root: Path) -> None:

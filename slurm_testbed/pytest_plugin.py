@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers, and remove what dead processes left behind."""
+    """Register the markers, and see which releases and substrates are asked for."""
     config.addinivalue_line("markers", "smoke: what runs also on the releases of --slurm-smoke")
     config.addinivalue_line(
         "markers",
@@ -160,14 +160,11 @@ def slurm_keys() -> ClusterKeys:
 @pytest.fixture(scope="session")
 def slurm_cluster(
     slurm_start: Callable[..., Cluster],
-    slurm_on: str,
     slurm_keys: ClusterKeys,
     pytestconfig: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Slurm]:
     """One cluster per release, substrate and worker, for the whole session."""
-    if slurm_on != "kubernetes":
-        engine.sweep(engine.connect())
     # A suite's tests run in its own folder and in pytest's temporary ones; programs that it tests may submit jobs
     # in its own Python.
     on_path = pytestconfig.getoption("slurm_on_path")

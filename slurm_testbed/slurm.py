@@ -155,7 +155,7 @@ class Job:
         return JobRecord.parse_all(answer.stdout)
 
     def record(self) -> JobRecord:
-        """The job's record; the first one of an array."""
+        """The job's record; of an array the one that scontrol shows first, which need not be the first task's."""
         return self.records()[0]
 
     @property
@@ -170,6 +170,10 @@ class Job:
             deadline: seconds.
             until: states to wait for, e.g. `{"RUNNING"}`; a final state ends the wait as well.
 
+        Returns:
+            the job's record; of an array one that is not as was hoped, where there is one: in another state than those
+            of `until`, or than COMPLETED.
+
         Raises:
             NotReadyError: with the job's last state and reason, and the controller's log; at once where slurmctld
                 holds the job because a node could not launch it, as after a Prolog that fails.
@@ -182,7 +186,10 @@ class Job:
 
         def over() -> JobRecord | None:
             seen[:] = self.records()
-            return seen[0] if all(record.state in FINAL_STATES | until for record in seen) else None
+            if any(record.state not in FINAL_STATES | until for record in seen):
+                return None
+            wanted = {"COMPLETED"} if until == FINAL_STATES else until
+            return next((record for record in seen if record.state not in wanted), seen[0])
 
         def held() -> str | None:
             if all(record.reason != _LAUNCH_FAILED for record in seen):
@@ -320,6 +327,7 @@ class Slurm:
 
         Raises:
             CommandError: with sbatch's own text.
+            UsageError: there is no job, as with `test_only=True`.
 
         Example:
             >>> slurm.sbatch(wrap="hostname", nodes=2, user="alice")  # doctest: +SKIP
@@ -327,13 +335,16 @@ class Slurm:
         """
         if sum(source is not None for source in (wrap, script, path)) != 1:
             raise UsageError("sbatch takes exactly one of wrap, script and path")
-        text = Path(path).read_text() if path is not None else script
+        text = Path(path).read_bytes() if path is not None else script  # sbatch refuses DOS line ends, too
         argv = ["sbatch", "--parsable", *_long_options(options)]
         if wrap is not None:
             argv.append(f"--wrap={wrap}")
         user = user or self.user
         done = self.run(argv, user=user, stdin=text, env=env, workdir=workdir or self.home(user))
-        return Job(self, int(done.stdout.strip().split(";")[0]))
+        job_id = done.stdout.strip().partition(";")[0]
+        if not job_id:
+            raise UsageError(f"sbatch submitted nothing: {tail(done.stderr, 2)}", hint="`run` takes any command line")
+        return Job(self, int(job_id))
 
     def srun(self, *argv: str, user: str | None = None, **options: str | int | bool | None) -> str:
         """Run a command as a job and return what it printed: srun(1).
@@ -355,9 +366,10 @@ class Slurm:
 
     def nodes(self) -> dict[str, dict[str, str]]:
         """Every node with the fields of `scontrol show node`."""
-        lines = self.run(["scontrol", "--oneliner", "show", "node"]).stdout.splitlines()
-        records = [parse_fields(line) for line in lines if line.strip()]
-        return {record["NodeName"]: record for record in records}
+        text = self.run(["scontrol", "--oneliner", "show", "node"]).stdout
+        # A comment may be of several lines.
+        records = [parse_fields(record) for record in re.split(r"^(?=NodeName=)", text, flags=re.MULTILINE)]
+        return {record["NodeName"]: record for record in records if record}
 
     def sacct(self, *arguments: str, user: str = "root") -> list[dict[str, str]]:
         """Accounting records as dictionaries by column: sacct(1).
@@ -423,6 +435,8 @@ class Slurm:
             )
         except BaseException:
             self.substrate.remove_node(name)
+            if name in self.nodes():  # registered, but not idle
+                self.run(["scontrol", "delete", f"NodeName={name}"])
             raise
 
     def require_dynamic_nodes(self) -> None:

@@ -29,7 +29,7 @@ from slurm_testbed.compose.project import Project, literal
 from slurm_testbed.compose.ssh import ssh_config
 from slurm_testbed.compose.substrate import ComposeSubstrate
 from slurm_testbed.compose.viz import Viz
-from slurm_testbed.container.life import check_image, is_remote
+from slurm_testbed.container.life import check_image
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import EngineError, NotReadyError, UsageError, tail
 from slurm_testbed.evidence import leave
@@ -201,6 +201,7 @@ class SlurmCluster(Slurm):
         """Start all hosts at once and wait until the cluster is ready; nothing is left of one that fails."""
         client = engine.connect()
         self.check_images(client)
+        engine.sweep_once(client)
         if not self._outlives:
             atexit.register(self.stop)
         try:
@@ -263,6 +264,7 @@ class SlurmCluster(Slurm):
             "SLURM_TESTBED_JOIN_DEADLINE": str(max(300, deadline)),
             # Nobody here waits for the engine's checks, and each takes time from the start of all.
             "SLURM_TESTBED_START_INTERVAL": f"{math.ceil(10 * speed)}s",
+            "SLURM_TESTBED_PUBLISH": engine.publishes_on(client),
         }
         self.project = dataclasses.replace(self.project, settings={**self.project.settings, **patience})
         if self.keys or any(self._conf.values()):
@@ -278,9 +280,12 @@ class SlurmCluster(Slurm):
         self.project.run("up", "--detach", *only)
         for name in ("observability", "app_sessions"):
             self.__dict__.pop(name, None)  # its port may be another one now
-        host = "127.0.0.1" if not is_remote(client) else str(client.api.base_url.split("//")[1].split(":")[0])
-        containers = self.project.containers(client)
-        substrate = ComposeSubstrate(containers, host=host, project=self.project, node=self._further_node)
+        substrate = ComposeSubstrate(
+            self.project.containers(client),
+            host=engine.address(client),
+            project=self.project,
+            node=self._further_node,
+        )
         Slurm.__init__(self, substrate, user=self.user)
         last = _STACKS[self.stack].last_ready
         self._wait_ready(client, began, [name for name in last if not only or name in only] or list(only))

@@ -46,9 +46,9 @@ class SlurmClient(ContainerLife):
         self._key = munge_key
         self._env = {"SLURMCTLD_HOST": cluster.name, **(env or {})}
 
-    def _create(self, client: docker.DockerClient) -> StartedContainer:  # noqa: ARG002  # it needs nothing of it
+    def _create(self, client: docker.DockerClient) -> StartedContainer:
         key = self._key or Key(kind="munge", data=self.cluster.munge_key())
-        started = StartedContainer(self.image).with_name(self.name).with_envs(**self._env)
+        started = StartedContainer(self.image, client).with_name(self.name).with_envs(**self._env)
         started.with_copy_into_container(key.data, "/run/secrets/munge.key", 0o400)
         return started.with_kwargs(
             hostname=self.name,

@@ -17,7 +17,7 @@ import requests
 from docker.models.networks import Network
 
 from slurm_testbed import engine
-from slurm_testbed.container.life import ContainerLife, StartedContainer, is_remote
+from slurm_testbed.container.life import ContainerLife, StartedContainer
 from slurm_testbed.container.substrate import ContainerSubstrate
 from slurm_testbed.errors import EngineError, NotReadyError, NotStartedError, UsageError
 from slurm_testbed.evidence import leave
@@ -143,12 +143,11 @@ class SlurmContainer(ContainerLife, Slurm):
         self._network = client.networks.create(self.name, labels=self._labels())
         # The image's own deadlines, too.
         patience = {"SLURM_TESTBED_DEADLINE": str(math.ceil(self.deadline * self._place.speed)), **self._env}
-        started = StartedContainer(self.image).with_name(self.name).with_envs(**patience)
+        started = StartedContainer(self.image, client).with_name(self.name).with_envs(**patience)
         for path in self._share:
             started.with_volume_mapping(path, path, "rw")
         # testcontainers would publish on every address.
-        publish = "0.0.0.0" if is_remote(client) else "127.0.0.1"  # noqa: S104  # a remote engine's own address
-        started.ports[f"{REST_PORT}/tcp"] = cast(int, (publish, None))
+        started.ports[f"{REST_PORT}/tcp"] = cast(int, (engine.publishes_on(client), None))
         options: dict[str, Any] = {
             "hostname": self.name,
             "network": self.name,

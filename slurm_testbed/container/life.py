@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import atexit
 import contextlib
+import os
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,26 @@ from slurm_testbed.images import END_OF_LIFE, exists
 
 
 class StartedContainer(DockerContainer):
-    """A container of testcontainers, without Ryuk where its image is not at hand: we clean up by our labels."""
+    """A container of testcontainers, without Ryuk where its image is not at hand: we clean up by our labels.
+
+    Args:
+        image: its image.
+        client: the engine that starts it.
+    """
+
+    def __init__(self, image: str, client: docker.DockerClient) -> None:
+        # testcontainers looks for an engine by its own rules, which know other places than ours, and tells the whole
+        # process of it: with a version it only notes where, and asks nobody.
+        before = os.environ.get("DOCKER_HOST")
+        try:
+            super().__init__(image, docker_client_kw={"environment": {}, "version": client.api.api_version})
+        finally:
+            if before is None:
+                os.environ.pop("DOCKER_HOST", None)
+            else:
+                os.environ["DOCKER_HOST"] = before
+        self.get_docker_client().client = client
+        self.image = image
 
     def start(self) -> Self:
         before = testcontainers_config.ryuk_disabled
@@ -70,14 +90,15 @@ class ContainerLife(abc.ABC):
         """
         client = engine.connect()
         check_image(client, self.image)
+        engine.sweep_once(client)
         self._place = vm.place_of(client)
         if not self._outlives:
             atexit.register(self.stop)
         try:
             self._started = self._create(client)
             self._started.start()
-            host = self._started.get_container_host_ip() if is_remote(client) else "127.0.0.1"
-            self._wait_ready(ContainerSubstrate(self.container, host=host, place=self._place))
+            substrate = ContainerSubstrate(self.container, host=engine.address(client), place=self._place)
+            self._wait_ready(substrate)
         except docker.errors.APIError as error:
             self.stop()
             raise EngineError(f"the engine refused to start {self.image}: {error.explanation}") from error
@@ -123,11 +144,6 @@ def _remove_named(client: docker.DockerClient, name: str) -> None:
             network.remove()
 
 
-def is_remote(client: docker.DockerClient) -> bool:
-    """Whether the engine is on another machine, whose address reaches its containers' ports."""
-    return not client.api.base_url.startswith(("http+docker://", "http+unix://"))
-
-
 def check_image(client: docker.DockerClient, image: str) -> None:
     """Have an image here: of a name with a registry it is pulled.
 
@@ -142,8 +158,8 @@ def check_image(client: docker.DockerClient, image: str) -> None:
     """
     if exists(client, image):
         return
-    registry = image.partition("/")[0]
-    if "." in registry or ":" in registry:
+    registry, slash, _ = image.partition("/")
+    if slash and ("." in registry or ":" in registry):
         _pull(client, image)
         return
     name, _, tag = image.rpartition("/")[2].partition(":")
@@ -162,7 +178,8 @@ def _pull(client: docker.DockerClient, image: str) -> None:
             raise EngineError(
                 f"{image} cannot be pulled: {error.explanation}", hint="see whether docker pull does it; docker login"
             ) from error
-        pulled.tag(image)
+        if name != image:
+            pulled.tag(image)
         return
     raise EngineError(
         f"there is no image {image} in its registry, nor {image}{END_OF_LIFE}",

@@ -6,6 +6,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import docker
 import docker.errors
@@ -160,6 +162,38 @@ def connect(*, machine: Machine = THIS) -> docker.DockerClient:
         True
     """
     return _find(machine)[1]
+
+
+def address(client: docker.DockerClient) -> str:
+    """The address at which the ports of an engine's containers are reached: of a remote one its machine's.
+
+    Args:
+        client: the engine.
+
+    Example:
+        >>> address(docker.DockerClient("tcp://engine.example:2375", version="1.41"))
+        'engine.example'
+    """
+    url = client.api.base_url
+    if url == "http+docker://ssh":
+        adapter: Any = client.api.get_adapter(url)
+        return str(urlsplit(f"ssh://{adapter.ssh_host}").hostname)
+    if url.startswith(("http+docker://", "http+unix://")):
+        return "127.0.0.1"
+    return str(urlsplit(url).hostname)
+
+
+def publishes_on(client: docker.DockerClient) -> str:
+    """The address of the engine's machine on which containers publish ports: all of them where we are elsewhere.
+
+    Args:
+        client: the engine.
+
+    Example:
+        >>> publishes_on(docker.DockerClient("unix:///var/run/docker.sock", version="1.41"))
+        '127.0.0.1'
+    """
+    return "127.0.0.1" if address(client) == "127.0.0.1" else "0.0.0.0"  # noqa: S104
 
 
 def environment(*, machine: Machine = THIS) -> dict[str, str]:

@@ -62,6 +62,25 @@ def sweep(client: docker.DockerClient, *, owned_by: str = "", everything: bool =
     return [f"{kind} {name}" for kind, name, labels, action in found if is_due(labels) and _remove(kind, name, action)]
 
 
+def sweep_once(client: docker.DockerClient) -> None:
+    """`sweep` before this process's first cluster on an engine, for the next ones have nothing more to find.
+
+    Args:
+        client: the engine.
+
+    Example:
+        >>> from slurm_testbed.engine import connect
+        >>> sweep_once(connect())
+    """
+    if client.api.base_url not in _swept:
+        _swept.add(client.api.base_url)
+        sweep(client)
+
+
+#: The engines that this process has swept.
+_swept: set[str] = set()
+
+
 def cluster_folder(name: str) -> Path:
     """Where this machine keeps files of a cluster: what compose reads, keys of its SSH users. See `make_folder`."""
     return Path(tempfile.gettempdir()) / f"{name}-compose"

@@ -50,7 +50,8 @@ class SlurmOnKubernetes(Slurm):
         keys: keys to use; by default the chart makes them.
         conf: fragments of slurm.conf by file name; the name of one of ours replaces it.
         env: further settings of all hosts: docs/images.md.
-        values: further values of the chart, which go before those above: charts/slurm-cluster/values.yaml.
+        values: further values of the chart; what is given above counts more, and `image.tag` here more than the
+            release: charts/slurm-cluster/values.yaml.
         deadline: seconds until the cluster must be ready; images that are pulled count.
         user: who submits where no user is named.
         owner: who removes it; by default this process, after whose death the next one does.
@@ -90,9 +91,10 @@ class SlurmOnKubernetes(Slurm):
         self.name = f"slurm-{secrets.token_hex(4)}"
         self._owner = owner
         self._started = False
+        # One that was not given leaves what a site, or `values`, says.
+        size = {name: value for name, value in {"cpus": cpus, "memory": memory, "cgroups": cgroups}.items() if value}
         self._values: dict[str, Any] = {
-            "image": {"tag": self.release.version},
-            "nodes": {"replicas": nodes, "cpus": cpus, "memory": memory, "cgroups": cgroups},
+            "nodes": {"replicas": nodes, **size},
             "config": {"slurm": dict(conf or {})},
             "env": dict(env or {}),
             "startDeadline": int(deadline),
@@ -122,7 +124,7 @@ class SlurmOnKubernetes(Slurm):
                 self.kubectl("create", "--filename=-", stdin=json.dumps(self._secrets(self.keys)))
             self._install()
             Slurm.__init__(self, KubernetesSubstrate(self.kubectl, _NAME), user=self.user)
-            if self._values["nodes"]["cgroups"]:
+            if _merged(self._more, self._values)["nodes"].get("cgroups"):
                 self._check_cgroups()
         except BaseException:
             self.stop()
@@ -169,11 +171,11 @@ class SlurmOnKubernetes(Slurm):
     def _run_helm(self, action: str) -> None:
         site = [path for path in os.environ.get(VALUES_VARIABLE, "").split(os.pathsep) if path]
         with tempfile.TemporaryDirectory(prefix="slurm-testbed-values-") as folder:
-            files = [*site]
-            for number, values in enumerate((self._more, self._values)):
-                path = Path(folder, f"{number}.yaml")
-                path.write_text(yaml.safe_dump(values))
-                files.append(str(path))
+            ours = []
+            for number, values in enumerate(({"image": {"tag": self.release.version}}, self._more, self._values)):
+                ours.append(f"{folder}/{number}.yaml")
+                Path(ours[-1]).write_text(yaml.safe_dump(values))
+            files = [ours[0], *site, *ours[1:]]
             argv = [str(self._helm), action, _NAME, str(data.charts() / "slurm-cluster"), f"--namespace={self.name}"]
             code, text = output_of([*argv, *(f"--values={file}" for file in files)])
         if code:

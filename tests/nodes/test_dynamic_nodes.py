@@ -88,6 +88,14 @@ def test_node_of_slurm_conf_stays(room: Slurm) -> None:
     assert room.nodes()["n1"]["State"] == "IDLE"
 
 
+def test_node_that_registers_but_is_never_idle_leaves_nothing(room: Slurm) -> None:
+    with pytest.raises(NotReadyError, match="the dynamic node d1 to join"):
+        room.add_node("d1", conf="State=DRAIN", deadline=5)
+
+    assert sorted(room.nodes()) == ["n1", "n2"]
+    room.add_node("d1")
+
+
 @pytest.mark.deep
 def test_node_with_a_wrong_configuration_is_refused_with_slurms_reason(room: Slurm) -> None:
     with pytest.raises(NotReadyError, match="NodeName="):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.images import ImageCollection
 from testcontainers.core.container import DockerContainer
 
 from slurm_testbed import ClusterKeys, Slurm, SlurmContainer, engine
@@ -161,7 +162,7 @@ def test_ctrl_c_before_the_engines_answer_leaves_nothing(
     assert client.networks.list(names=[slurm.name]) == []
 
 
-def test_killed_process_leaves_what_the_next_sweep_removes(
+def test_killed_process_leaves_what_the_start_of_the_next_one_removes(
     slurm_release: Release, client: docker.DockerClient, tmp_path: Path
 ) -> None:
     script = textwrap.dedent(
@@ -175,12 +176,24 @@ def test_killed_process_leaves_what_the_next_sweep_removes(
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     name = done.stdout.strip()
-    # Another worker's sweep may have come first; what counts is that nothing is left after ours.
-    engine.sweep(client)
-
     assert name, done.stderr
+
+    # Another worker's sweep may have come first; what counts is that nothing is left after this one.
+    following = script.replace("os.kill(os.getpid(), signal.SIGKILL)", "slurm.stop()")
+    subprocess.run([sys.executable, "-c", following], cwd=tmp_path, check=True)
+
     assert client.containers.list(all=True, ignore_removed=True, filters={"name": name}) == []
     assert client.networks.list(names=[name]) == []
+
+
+def test_image_whose_name_has_no_registry_is_never_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulled: list[str] = []
+    monkeypatch.setattr(ImageCollection, "pull", lambda _, name: pulled.append(name))
+
+    with pytest.raises(EngineError, match=r"there is no image my-slurm:24\.11"):
+        SlurmContainer(image="my-slurm:24.11").start()
+
+    assert pulled == []
 
 
 @pytest.mark.vm

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +78,14 @@ def test_array_has_a_record_for_each_task(slurm: Slurm) -> None:
     assert sorted(record.exit_code for record in job.records()) == [0, 0, 1, 1]
 
 
+def test_wait_for_an_array_tells_of_the_task_that_failed(slurm: Slurm) -> None:
+    job = slurm.sbatch(wrap="exit $((SLURM_ARRAY_TASK_ID == 2 ? 3 : 0))", array="1-3", output="/dev/null")
+
+    over = job.wait()
+
+    assert (over.state, over.exit_code, over.fields["ArrayTaskId"]) == ("FAILED", 3, "2")
+
+
 @pytest.mark.smoke
 def test_job_runs_on_two_nodes(two_nodes: Slurm) -> None:
     answer = two_nodes.srun("printenv", "SLURMD_NODENAME", nodes=2, ntasks_per_node=1)
@@ -102,6 +112,32 @@ def test_refused_job_says_what_sbatch_says(slurm: Slurm) -> None:
 def test_sbatch_without_a_script_is_refused_before_anything_runs(slurm: Slurm) -> None:
     with pytest.raises(UsageError, match="exactly one of wrap, script and path"):
         slurm.sbatch()
+
+
+def test_script_is_the_file_as_it_is(slurm: Slurm, tmp_path: Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_bytes(b"#!/bin/bash\n#SBATCH --output=out\nprintf 'caf\xe9'\n")
+    job = slurm.sbatch(path=script)
+    job.wait()
+    script.write_bytes(b"#!/bin/bash\r\ntrue\r\n")
+
+    with pytest.raises(CommandError, match="DOS line breaks"):
+        slurm.sbatch(path=script)
+
+    out = slurm.run(["base64", "/home/alice/out"], host=slurm.host_of_node(job.record().nodes)).stdout
+    assert base64.b64decode(out) == b"caf\xe9"
+
+
+def test_submission_that_makes_no_job_says_so(slurm: Slurm) -> None:
+    with pytest.raises(UsageError, match="sbatch submitted nothing: .*to start at"):
+        slurm.sbatch(wrap="true", test_only=True)
+
+
+def test_nodes_comment_may_have_lines(slurm: Slurm) -> None:
+    slurm.run(["scontrol", "update", "NodeName=n1", "Comment=one\nState=DOWN"])
+
+    assert slurm.nodes()["n1"]["State"] == "IDLE"
+    slurm.run(["scontrol", "update", "NodeName=n1", "Comment="])
 
 
 def test_deadline_names_the_job_its_state_and_the_log(slurm: Slurm) -> None:

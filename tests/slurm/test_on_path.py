@@ -89,6 +89,29 @@ def test_commands_have_no_password_of_the_caller(slurm: Slurm, tmp_path: Path, m
         assert "hunter2" not in (folder / "sbatch").read_text()
 
 
+def test_another_slurm_of_the_caller_stays_there(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_CONF": "/nowhere/slurm.conf", "SLURM_JOB_ID": "4711", "SLURM_NODELIST": "site9"}.items():
+        monkeypatch.setenv(name, value)
+
+    with slurm.on_path(tmp_path):
+        monkeypatch.setenv("SLURM_JOB_NAME", "mine")
+        done = run(["srun", "printenv", "SLURM_JOB_NAME"], tmp_path)
+
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr
+
+
+def test_script_outside_the_folder_may_be_named_from_it(slurm: Slurm, tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "job.sh").write_text("#!/bin/sh\necho from outside\n")
+
+    with slurm.on_path(inside):
+        done = run(["sbatch", "--wait", "--output=out", "../job.sh"], inside)
+
+    assert done.returncode == 0, done.stderr
+    assert (inside / "out").read_text() == "from outside\n"
+
+
 def test_stdin_variables_and_exit_status_pass_through(slurm: Slurm, tmp_path: Path) -> None:
     with slurm.on_path(tmp_path):
         env = {**os.environ, "SBATCH_JOB_NAME": "from-environment", "SLURM_TIME_FORMAT": "%Y"}

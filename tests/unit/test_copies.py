@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from slurm_testbed import copies as copies_module
 from slurm_testbed.copies import copy_in, copy_out
 
 #: Runs a command as the cluster does, where the folder is another one.
@@ -109,3 +114,58 @@ def test_what_a_job_writes_between_two_commands_is_not_undone(
     back()
 
     assert texts(here) == {"result": "by the job"}
+
+
+def test_what_a_job_removes_goes_here_too(here: Path, there: Path, copies: tuple[Copy, Copy]) -> None:
+    for name in ("queue.lock", "result.tmp", "of the caller"):
+        (here / name).write_text("before")
+    (here / "scratch").mkdir()
+    (here / "scratch" / "file").write_text("before")
+    (here / "kept").mkdir()
+    (here / "kept" / "file").write_text("before")
+    into, back = copies
+    into()
+
+    (there / "queue.lock").unlink()
+    (there / "result.tmp").rename(there / "result")
+    (there / "of the caller").unlink()
+    (here / "of the caller").write_text("changed meanwhile")
+    for folder in ("scratch", "kept"):
+        (there / folder / "file").unlink()
+        (there / folder).rmdir()
+    (here / "kept" / "new").write_text("made meanwhile")
+    back()
+
+    assert texts(here) == {"result": "before", "of the caller": "changed meanwhile", "kept/new": "made meanwhile"}
+    assert not (here / "scratch").exists()
+
+
+def test_what_no_archive_holds_stays(here: Path, copies: tuple[Copy, Copy], monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(here / "pipe")
+    monkeypatch.chdir(here)  # a socket's path may have 107 characters
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+    into, back = copies
+
+    into()
+    back()
+
+    assert {path.name for path in here.iterdir()} == {"pipe", "socket"}
+
+
+def test_commands_at_the_same_time_wait_for_each_others_copies(here: Path, there: Path, tmp_path: Path) -> None:
+    for number in range(200):
+        (here / f"{number}").write_text("text")
+    itself = [sys.executable, "-I", copies_module.__file__]
+    rest = [str(here), str(tmp_path / "state"), sys.executable, "-c", ELSEWHERE, str(here), str(there)]
+    both = [*itself, "in", *rest], [*itself, "out", *rest]
+
+    def commands(_: int) -> None:
+        for _ in range(4):
+            for argv in both:
+                subprocess.run(argv, check=True)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(commands, range(4)))
+
+    assert len(texts(here)) == len(texts(there)) == 200

@@ -9,9 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slurm_testbed.errors import EngineError, SlurmTestbedError
-from slurm_testbed.kubernetes import HELM, tools
+from slurm_testbed.kubernetes import HELM, SlurmOnKubernetes, tools
 from slurm_testbed.kubernetes.forward import Forwards
 from slurm_testbed.kubernetes.kubectl import Kubectl
 from slurm_testbed.kubernetes.tools import unpack
@@ -149,3 +150,26 @@ def test_port_that_cannot_be_forwarded_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(EngineError, match='port 6820 of pod does not come here: error: pods "pod" not found'):
         forwards.port("pod", 6820)
+
+
+def test_values_of_a_site_and_of_the_caller_count_where_no_argument_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, merged = tmp_path / "site.yaml", tmp_path / "merged"
+    site.write_text("image: {tag: of-the-site, repository: site.example}\nnodes: {memory: 1000}\n")
+    monkeypatch.setenv("SLURM_TESTBED_HELM_VALUES", str(site))
+    values = {"image": {"tag": "24.11.5-eol"}, "nodes": {"cpus": 4, "cgroups": True, "memory": 2000, "replicas": 9}}
+    cluster = SlurmOnKubernetes("24.11", nodes=1, memory=3000, values=values)
+    copy = f'for word; do case $word in --values=*) cat "${{word#--values=}}"; echo ---;; esac; done > {merged}'
+    cluster._helm = install(tmp_path, "helm", copy)
+
+    cluster._run_helm("install")
+
+    found: dict[str, dict[str, object]] = {"image": {}, "nodes": {}}
+    for given in yaml.safe_load_all(merged.read_text()):
+        for part in found:
+            found[part] |= (given or {}).get(part, {})
+    assert found == {
+        "image": {"tag": "24.11.5-eol", "repository": "site.example"},
+        "nodes": {"cpus": 4, "cgroups": True, "memory": 3000, "replicas": 1},
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import docker
 import pytest
@@ -90,3 +92,22 @@ def test_connect_where_the_user_has_no_rights_says_which_group(bench: Bench) -> 
 
     assert "may not use the container engine at /var/run/docker.sock" in text, text
     assert "usermod -aG docker" in text, text
+
+
+@pytest.mark.parametrize(
+    ("base_url", "ssh_host", "address", "everywhere"),
+    [
+        ("http+docker://localhost", "", "127.0.0.1", False),
+        ("http://127.0.0.1:2375", "", "127.0.0.1", False),
+        ("https://lab.example:2376", "", "lab.example", True),
+        ("http+docker://ssh", "me@lab.example:22", "lab.example", True),
+    ],
+)
+def test_ports_of_another_machines_containers_are_published_and_reached_there(
+    base_url: str, ssh_host: str, address: str, everywhere: bool
+) -> None:
+    client: Any = SimpleNamespace(
+        api=SimpleNamespace(base_url=base_url, get_adapter=lambda _: SimpleNamespace(ssh_host=ssh_host))
+    )
+
+    assert (engine.address(client), engine.publishes_on(client) != "127.0.0.1") == (address, everywhere)
