@@ -15,6 +15,7 @@ from slurm_testbed import ClusterKeys, SlurmCluster, engine, vm
 from slurm_testbed.compose import ComposeSubstrate
 from slurm_testbed.compose.project import PROJECT
 from slurm_testbed.errors import EngineError, UnknownReleaseError, UsageError
+from slurm_testbed.images import image_name
 from slurm_testbed.pytest_plugin import note_cluster
 from slurm_testbed.releases import Release
 
@@ -271,3 +272,18 @@ def test_host_whose_deadline_passes_before_the_others_are_up_is_ready_all_the_sa
     assert "slurmdbd does not listen" in meanwhile.stdout
     assert done.returncode == 0, done.stderr
     assert "ready: Slurm" in told
+
+
+def test_one_host_is_started_beside_another_that_has_done_its_work(slurm_release: Release, tmp_path: Path) -> None:
+    image = image_name("slurm-client", slurm_release.version)
+    slow = {"entrypoint": ["bash", "-c", 'sleep 3; exec slurm-entrypoint "$$@"', "slow"]}
+    override = tmp_path / "once.yaml"
+    once = {"image": image, "entrypoint": "true", "network_mode": "none"}
+    override.write_text(yaml.safe_dump({"services": {"n1": slow, "once": once}}))
+
+    with SlurmCluster(slurm_release.version, nodes=1, files=[override]) as slurm:
+        slurm.substrate.container("n1").stop()
+        slurm.start_hosts(["n1"])
+
+        assert slurm.substrate.exec("n1", ["slurm-ready"]).returncode == 0
+        assert slurm.project.containers(engine.connect())["once"].status == "exited"
