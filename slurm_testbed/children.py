@@ -9,10 +9,15 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 
+#: What ends a process that does not handle it: kill and CI, and the end of a terminal.
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit, unless somebody else handles it, so that what was begun is ended as after Ctrl-C.
+    """Let SIGTERM and SIGHUP raise SystemExit, so that what was begun is ended as after Ctrl-C.
+
+    One that somebody else handles, or that nohup has us ignore, stays as it is.
 
     Example:
         >>> with sigterm_raises():  # doctest: +SKIP
@@ -23,19 +28,19 @@ def sigterm_raises() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, stop)
+    numbers = [number for number in _ENDING if ours and signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def child(argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process that never outlives the block, also on Ctrl-C and SIGTERM.
+    """A child process that never outlives the block, also on Ctrl-C, SIGTERM and SIGHUP.
 
     Args:
         argv: the command.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import tarfile
 import tempfile
@@ -77,7 +78,7 @@ def _build(tools: Tools, image: Image) -> None:
     with tempfile.TemporaryDirectory(dir=image.folder) as scratch:
         files, system = Path(scratch, "files.tar"), Path(scratch, "system.tar")
         files.write_bytes(recipe.guest_files())
-        put = f"tar-in {files} /"
+        put = f"tar-in {shlex.quote(str(files))} /"
         mmdebstrap(
             "minbase",
             recipe.guest_packages(),

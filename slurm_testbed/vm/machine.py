@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import secrets
@@ -12,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import docker
 import docker.errors
 import requests
 
 from slurm_testbed import engine
+from slurm_testbed.children import sigterm_raises
 from slurm_testbed.engine.processes import live_process
 from slurm_testbed.errors import SlurmTestbedError
 from slurm_testbed.readiness import wait_until
@@ -95,6 +98,8 @@ def find() -> VirtualMachine | None:
 def start(*, say: Callable[[str], None] = engine.THIS.say) -> VirtualMachine:
     """The machine that runs, else a new one; built first, if it is not in the cache. Never a second one.
 
+    It stays until `stop`, also where one that runs had been started for a while.
+
     Args:
         say: told what takes time.
 
@@ -107,19 +112,8 @@ def start(*, say: Callable[[str], None] = engine.THIS.say) -> VirtualMachine:
         >>> start().client().info()["CgroupVersion"]  # doctest: +SKIP
         '2'
     """
-    with cache.locked():
-        if machine := find():
-            if machine.record.image == recipe.image_digest():
-                return machine
-            say("the virtual machine that runs is made of something else than asked now: starting another")
-        _end()
-        programs = tools.get(say)
-        image = disk.get(programs, say)
-        try:
-            return _start(programs, image, say)
-        except BaseException:
-            _end()
-            raise
+    with sigterm_raises(), cache.locked():
+        return VirtualMachine(_find_or_start(say).record.kept())
 
 
 def stop() -> bool:
@@ -134,21 +128,52 @@ def stop() -> bool:
 
 @contextlib.contextmanager
 def running(*, say: Callable[[str], None] = engine.THIS.say) -> Iterator[VirtualMachine]:
-    """A machine for a while: one that ran before stays, one that had to be started ends.
+    """A machine for a while: one of `start` stays, one that had to be started ends with the last of those who use it.
 
     Raises:
         SlurmTestbedError: as `start` does.
     """
-    ran = find()
-    machine = start(say=say)
-    try:
-        yield machine
-    finally:
-        if ran is None or ran.record.id != machine.record.id:
-            stop()
+    with sigterm_raises(), (folder() / "users").open("ab") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        with cache.locked():
+            machine = _find_or_start(say)
+        try:
+            yield machine
+        finally:
+            _leave(machine, users)
+
+
+def _leave(machine: VirtualMachine, users: IO[bytes]) -> None:
+    """End a machine that is not to stay, unless somebody else uses it, who then does."""
+    with cache.locked():
+        record = Record.load()
+        if record is None or record.id != machine.record.id or record.stays:
+            return
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(users, fcntl.LOCK_UN)  # now, so that who leaves next does not take us for a user
+        else:
+            _end()
 
 
 # --- parts of the start ----------------------------------------------------------------------------------
+
+
+def _find_or_start(say: Callable[[str], None]) -> VirtualMachine:
+    if machine := find():
+        if machine.record.image == recipe.image_digest():
+            return machine
+        say("the virtual machine that runs is made of something else than asked now: starting another")
+    Connection(folder(), 0).check()  # before minutes go into what nobody could reach
+    _end()
+    programs = tools.get(say)
+    image = disk.get(programs, say)
+    try:
+        return _start(programs, image, say)
+    except BaseException:
+        _end()
+        raise
 
 
 def _start(programs: tools.Tools, image: disk.Image, say: Callable[[str], None]) -> VirtualMachine:
@@ -193,6 +218,7 @@ def _spawn(
             port=connection.port,
             accelerator=accelerator,
             image=image.digest,
+            stays=False,
         )
         record.save()
         if not _port_was_taken(process):
@@ -292,6 +318,7 @@ def _end() -> bool:
     """End what runs, in order if it can be, and forget it."""
     record = Record.load()
     if record is None:
+        forget()  # the key of a start that was cut short
         return False
     lived = record.lives
     if lived and record.speed:

@@ -40,6 +40,7 @@ class Record:
         accelerator: `kvm` or `tcg`.
         image: digest of what the guest is made of.
         speed: how many times slower than this machine it is; 0 until it is ready.
+        stays: whether it outlives those who use it, for somebody asked for itself.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Record:
     accelerator: str
     image: str
     speed: float = 0.0
+    stays: bool = True
 
     @classmethod
     def load(cls) -> Self | None:
@@ -74,6 +76,12 @@ class Record:
     def ready(self, speed: float) -> Self:
         """The same machine, ready and measured; written."""
         made = replace(self, speed=speed)
+        made.save()
+        return made
+
+    def kept(self) -> Self:
+        """The same machine, to stay when nobody uses it any more; written."""
+        made = replace(self, stays=True)
         made.save()
         return made
 

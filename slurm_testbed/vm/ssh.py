@@ -17,6 +17,8 @@ _HOST = "127.0.0.1"
 _GUEST_ENGINE = "/run/docker.sock"
 #: sun_path of unix(7), less what ssh appends while it makes a socket.
 _PATH_LENGTH = 108 - 18
+#: What ssh, docker or the loader take for something else than a part of a path.
+_SPECIAL = frozenset('"#$%:?\\')
 #: Ports that are tried where the guest's own number is taken here.
 _TRIES = 5
 
@@ -50,21 +52,33 @@ class Connection:
     def _control(self) -> Path:
         return self.folder / "ssh"
 
+    def check(self) -> None:
+        """Look whether the folder can have sockets at all.
+
+        Raises:
+            SlurmTestbedError: its name is too long for them, or has what ssh or docker take for something else.
+        """
+        name = str(self.engine_socket)
+        wrong = ""
+        if len(name) > _PATH_LENGTH:
+            wrong = "is too long for the name of a socket"
+        elif special := "".join(sorted(_SPECIAL.intersection(name))):
+            wrong = f"cannot be the name of a socket: ssh and docker take {special} for something else"
+        if wrong:
+            raise SlurmTestbedError(f"{name} {wrong}", hint="set XDG_CACHE_HOME to another path")
+
     def make_key(self) -> str:
         """Make the key, and return the credential that lets it in: systemd.system-credentials(7).
 
         Raises:
-            SlurmTestbedError: there is no ssh-keygen, or the folder's name is too long for sockets.
+            SlurmTestbedError: there is no ssh-keygen.
         """
-        if len(str(self.engine_socket)) > _PATH_LENGTH:
-            raise SlurmTestbedError(
-                f"{self.engine_socket} is too long for the name of a socket",
-                hint="set XDG_CACHE_HOME to a shorter path",
-            )
+        public = self.key.with_suffix(".pub")
+        for left in (self.key, public):  # of a start that was cut short: ssh-keygen would ask
+            left.unlink(missing_ok=True)
         argv = [_program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "slurm-testbed", "-f", str(self.key)]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
-        public = self.key.with_suffix(".pub").read_bytes()
-        return f"ssh.authorized_keys.root:{b64encode(public).decode()}"
+        return f"ssh.authorized_keys.root:{b64encode(public.read_bytes()).decode()}"
 
     def answers(self) -> bool:
         """Whether the guest's sshd greets; QEMU accepts connections long before it does."""
@@ -149,7 +163,8 @@ class Connection:
             "UserKnownHostsFile": str(self.folder / "known_hosts"),
         }
         argv = [_program("ssh"), "-F", "none", "-i", str(self.key), "-p", str(self.port)]
-        return argv + [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        # Quoted, for ssh splits what it is given there at blanks.
+        return argv + [word for name, value in options.items() for word in ("-o", f'{name}="{value}"')]
 
 
 def free_port() -> int:

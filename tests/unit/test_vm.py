@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import shlex
+import signal
 import subprocess
 import sys
 import tarfile
@@ -194,9 +198,51 @@ def test_key_is_its_owners_alone_and_only_the_public_half_is_told() -> None:
 
 def test_folder_whose_name_is_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SlurmTestbedError, match="too long for the name of a socket") as error:
-        Connection(tmp_path / ("long" * 25), 1).make_key()
+        Connection(tmp_path / ("long" * 25), 1).check()
 
     assert "XDG_CACHE_HOME" in error.value.hint
+
+
+def test_folder_that_can_have_no_sockets_is_refused_before_anything_is_built(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cached / "100%"))
+    monkeypatch.setattr(machine.tools, "get", lambda _: pytest.fail("it is built"))
+
+    with pytest.raises(SlurmTestbedError, match="cannot be the name of a socket: ssh and docker take % for something"):
+        vm.start(say=print)
+
+
+def test_blank_in_the_folders_name_is_a_part_of_it_to_ssh() -> None:
+    argv = Connection(Path("/a folder"), 22)._ssh()
+
+    said = subprocess.run([argv[0], "-G", *argv[1:], "host"], capture_output=True, text=True, check=True).stdout
+
+    assert {"controlpath /a folder/ssh", "userknownhostsfile /a folder/known_hosts"} <= set(said.splitlines())
+
+
+def test_blank_in_the_folders_name_is_a_part_of_it_to_mmdebstrap(
+    cached: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hooks: list[str] = []
+    monkeypatch.setattr(disk, "mmdebstrap", lambda *arguments: hooks.extend(map(str, arguments[3:])))
+    monkeypatch.setattr(disk, "_pick_kernel", lambda *_: None)
+    monkeypatch.setattr(disk, "make_filesystem", lambda *_, **__: None)
+    (tmp_path / "a folder").mkdir()
+
+    disk._build(Tools(cached), disk.Image(tmp_path / "a folder"))
+
+    # It splits them as a shell does.
+    (put,) = (shlex.split(hook) for hook in hooks if hook.startswith("--essential-hook="))
+    assert (len(put), Path(put[1]).name, put[2]) == (3, "files.tar", "/")
+
+
+def test_key_of_a_start_that_was_cut_short_is_in_nobodys_way() -> None:
+    connection = Connection(record.folder(), 1)
+
+    first, second = connection.make_key(), connection.make_key()
+
+    assert first != second
 
 
 def test_disk_is_made_anew_when_its_writes_may_be_lost(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +310,14 @@ def test_stop_ends_what_a_killed_start_left(process: subprocess.Popen[bytes]) ->
     assert vm.stop() is False
 
 
+def test_stop_removes_the_key_of_a_start_that_came_to_no_machine() -> None:
+    (record.folder() / "key").touch()
+
+    assert vm.stop() is False
+
+    assert not (record.folder() / "key").exists()
+
+
 def test_unreadable_record_is_one_sentence() -> None:
     (record.folder() / "vm.json").write_text("{")
 
@@ -307,6 +361,55 @@ def test_one_of_another_recipe_ends_before_the_new_one_starts(
     assert starts == [recipe.image_digest()]
     assert live_process(process.pid) is None
     assert record.Record.load() is None, "a failed start left its record"
+
+
+@pytest.fixture
+def ready(process: subprocess.Popen[bytes], starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is started is ready at once."""
+
+    def start(*_: object) -> vm.VirtualMachine:
+        started = record_of(process, speed=1.0, stays=False)
+        started.save()
+        return vm.VirtualMachine(started)
+
+    monkeypatch.setattr(machine, "_start", start)
+
+
+@pytest.mark.usefixtures("ready")
+def test_machine_ends_with_the_last_of_those_who_use_it(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.ExitStack() as second:
+        with vm.running(say=print) as machine_of_the_first:
+            assert second.enter_context(vm.running(say=print)) == machine_of_the_first
+        assert live_process(process.pid), "it ended under the second"
+
+    assert live_process(process.pid) is None
+
+
+@pytest.mark.usefixtures("ready")
+def test_machine_that_is_asked_for_while_tests_use_it_stays(process: subprocess.Popen[bytes]) -> None:
+    with vm.running(say=print):
+        vm.start(say=print)
+
+    assert live_process(process.pid)
+
+
+@pytest.mark.usefixtures("ready")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_machine_ends_with_a_user_who_is_told_to_end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    def use() -> None:
+        with vm.running(say=print):
+            assert signal.getsignal(number) is not signal.SIG_DFL, "it would end Python at once"
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as told:
+            use()
+    finally:
+        signal.signal(number, before)
+
+    assert told.value.code == 128 + number
+    assert live_process(process.pid) is None
 
 
 # --- how slow it is --------------------------------------------------------------------------------------
