@@ -88,7 +88,7 @@ def plan(root: Path, *, releases: str = "", suites: str = "", substrates: str = 
     Args:
         root: the repository whose tests/ has the suites.
         releases: versions or minor releases; empty for all of releases.yaml.
-        suites: folders of tests/, `all` for each; empty for those of DEFAULT_SUITES that are there.
+        suites: folders of tests/, `all` among them for each; empty for those of DEFAULT_SUITES that are there.
         substrates: empty for all that the pytest plugin knows; `kubernetes` where KUBECONFIG says where one is.
 
     Raises:
@@ -104,9 +104,10 @@ def plan(root: Path, *, releases: str = "", suites: str = "", substrates: str = 
     if not here:
         raise UsageError(f"{root} has no suites: no folder of tests/ has a file test_*.py")
     default = [name for name in DEFAULT_SUITES if name in here] or here
+    named = _chosen(suites, _one_of(here, "suite", or_else=ALL))
     return Plan(
         tuple(_chosen(releases, known.find) or known.all),
-        tuple(here if _names(suites) == [ALL] else _chosen(suites, _one_of(here, "suite", or_else=ALL)) or default),
+        tuple(here if ALL in named else named or default),
         tuple(_chosen(substrates, _one_of(tuple(SUBSTRATES), "substrate")) or _substrates_here()),
     )
 
@@ -126,7 +127,7 @@ def _chosen(text: str, find: Callable[[str], T]) -> list[T]:
 
 def _one_of(known: Sequence[str], what: str, or_else: str = "") -> Callable[[str], str]:
     def find(name: str) -> str:
-        if name not in known:
+        if name not in {*known, or_else}:
             more = f", or {or_else}" if or_else else ""
             raise UsageError(f"no {what} {name}: there are {', '.join(known)}{more}")
         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+from rich.text import Text
+
 from slurm_testbed.matrix.plan import Cell
 
 #: How a test that lacks something begins its reason (docs of the pytest plugin).
 NOT_CHECKABLE = "not checkable here because "
 REASON_LENGTH = 300
+#: What no text of ours holds: control characters, and others that XML 1.0 cannot hold.
+_UNPRINTABLE = re.compile("[^\t\n -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Outcome(StrEnum):
@@ -30,6 +35,19 @@ class Outcome(StrEnum):
     def is_bad(self) -> bool:
         """Whether the matrix is red because of it."""
         return self in {Outcome.FAILED, Outcome.ERROR, Outcome.NOT_RUN}
+
+
+def plain(text: str) -> str:
+    """A text of another program without its colours and control characters, which no XML file can hold.
+
+    Args:
+        text: the text.
+
+    Example:
+        >>> plain("\\x1b[31mred\\x1b[0m\\x07")
+        'red'
+    """
+    return _UNPRINTABLE.sub("", Text.from_ansi(text).plain)
 
 
 @dataclass
@@ -101,7 +119,7 @@ def _phase_outcome(record: Mapping[str, Any]) -> tuple[str, str] | None:
     A skip that does not say what is missing hides something, and an expected failure proves nothing.
     """
     if "wasxfail" in record:
-        return "failed", f"expected to fail: {record['wasxfail']}"
+        return "failed", f"expected to fail: {plain(record['wasxfail'])}"
     if record["outcome"] == "failed":
         return "failed", _text(record["longrepr"])
     if record["outcome"] == "skipped":
@@ -118,7 +136,7 @@ def _text(longrepr: Any) -> str:
         longrepr = longrepr[2]
     if isinstance(longrepr, Mapping):
         longrepr = (longrepr.get("reprcrash") or {}).get("message") or longrepr.get("longrepr") or ""
-    lines = str(longrepr).strip().splitlines()
+    lines = plain(str(longrepr)).strip().splitlines()
     return lines[0][:REASON_LENGTH] if lines else "it said nothing"
 
 
@@ -209,5 +227,5 @@ def _judged(log: ReportLog, code: int, cut_short: str) -> tuple[Outcome, str]:
 def _last_line(folder: Path) -> str:
     """What pytest printed last, for an error that no test explains."""
     lines = (folder / "log.txt").read_text(errors="replace").split("\n") if (folder / "log.txt").exists() else []
-    said = [line.strip() for line in lines if line.strip()]
-    return f"; it printed last: {said[-1][:REASON_LENGTH]}" if said else ""
+    said = next(filter(None, (plain(line).strip() for line in reversed(lines))), "")
+    return f"; it printed last: {said[:REASON_LENGTH]}" if said else ""

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +20,12 @@ from typing import Any
 from rich.console import Console
 
 from slurm_testbed import engine, images
+from slurm_testbed.children import sigterm_raises
 from slurm_testbed.errors import BuildError, NoSourceError, UsageError
 from slurm_testbed.matrix.plan import Cell, Plan, at_once, longest_first
 from slurm_testbed.matrix.progress import Progress, progress_on
 from slurm_testbed.matrix.report import Report
-from slurm_testbed.matrix.results import CellResult, Outcome, ReportLog, judge
+from slurm_testbed.matrix.results import CellResult, Outcome, ReportLog, judge, plain
 from slurm_testbed.releases import Release
 
 #: Where runs keep their files, below the repository.
@@ -85,6 +86,8 @@ def run(
     for option, file in (("--json", json_file), ("--junit", junit_file)):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"{option}: there is no folder {file.parent}")
+        if file is not None and file.is_dir():
+            raise UsageError(f"{option}: {file} is a folder")
     client = engine.connect()
     info = client.info()
     number, why = at_once(len(plan.cells), cpus=int(info["NCPU"]), memory=int(info["MemTotal"]), asked=jobs)
@@ -94,14 +97,19 @@ def run(
     started = time.monotonic()
     runner = _Runner(plan, root, _new_folder(root), number, seconds, report, console)
     try:
-        runner.build(build)
-        asyncio.run(runner.run())
+        with sigterm_raises():
+            runner.build(build)
+            asyncio.run(runner.run())
     except KeyboardInterrupt:
         report.interrupted = signal.SIGINT
+    except SystemExit as told:  # by SIGTERM or SIGHUP before the cells run, as a shell has it
+        report.interrupted = int(told.code or 0) - 128
     finally:
         report.seconds = time.monotonic() - started
-        runner.publish(json_file, junit_file)
-        engine.sweep(client)
+        try:
+            engine.sweep(client)
+        finally:
+            runner.publish(json_file, junit_file)
     return report
 
 
@@ -153,7 +161,7 @@ class _Runner:
     def _without_images(self, release: Release, outcome: Outcome, error: BuildError) -> None:
         for cell in self.plan.cells:
             if cell.release == release:
-                self.report.results[cell] = CellResult(cell, outcome, error.message)
+                self.report.results[cell] = CellResult(cell, outcome, plain(error.message))
 
     def _say(self, text: str) -> None:
         self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
@@ -229,17 +237,19 @@ class _Runner:
                 cut_short, early = f"{signal.Signals(self.report.interrupted).name} came while it ran", True
                 raise
             finally:
-                await _end(process)
-                del self.running[process.pid]
-                log.read()
-                taken = time.monotonic() - started
-                code = process.returncode or 0
-                result = judge(cell, log, code=code, seconds=taken, folder=folder, cut_short=cut_short)
-                result = replace(result, outcome=Outcome.NOT_RUN) if early else result
-                self.report.results[cell] = result
-                progress.ended(result)
-                # What its processes started is theirs; they are dead now, and what is left of it nobody's.
-                await asyncio.to_thread(lambda: engine.sweep(engine.connect()))
+                try:
+                    await _whole(_end(process))
+                finally:
+                    del self.running[process.pid]
+                    log.read()
+                    taken = time.monotonic() - started
+                    code = process.returncode or 0
+                    result = judge(cell, log, code=code, seconds=taken, folder=folder, cut_short=cut_short)
+                    result = replace(result, outcome=Outcome.NOT_RUN) if early else result
+                    self.report.results[cell] = result
+                    progress.ended(result)
+                    # What its processes started is theirs; they are dead now, and what is left of it nobody's.
+                    await asyncio.to_thread(lambda: engine.sweep(engine.connect()))
 
     async def _watch(self, process: asyncio.subprocess.Process, cell: Cell, log: ReportLog, progress: Progress) -> None:
         """Show how far a cell is, until it has ended."""
@@ -272,8 +282,22 @@ def _command(cell: Cell, folder: Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what a pytest around us left in it, or what a person set for another one."""
-    return {name: value for name, value in engine.environment().items() if not name.startswith("PYTEST_")}
+    """Ours, without what a pytest around us left in it, or what a person set for another one, or for a terminal."""
+    foreign = ("PYTEST_", "FORCE_COLOR", "PY_COLORS")
+    return {name: value for name, value in engine.environment().items() if not name.startswith(foreign)}
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Await all of it, whoever cancels us meanwhile."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from junitparser import JUnitXml
 from rich.console import Console
 
-from slurm_testbed import matrix
+from slurm_testbed import engine, matrix
 from slurm_testbed.errors import BuildError, NoSourceError, UnknownReleaseError, UsageError
 from slurm_testbed.matrix import CellResult, Outcome, Report
 from slurm_testbed.matrix.plan import at_once, longest_first
@@ -209,6 +210,51 @@ def test_missing_folder_for_a_file_is_told_before_anything_runs(tmp_path: Path) 
     assert not (root / ".results").exists(), "it ran all the same"
 
 
+@pytest.mark.parametrize("option", ["json", "junit"])
+def test_folder_in_place_of_a_file_is_told_before_anything_runs(tmp_path: Path, option: str) -> None:
+    root = make(tmp_path, {"good": SUITES["good"]})
+
+    with pytest.raises(UsageError, match=f"--{option}: {tmp_path} is a folder"):
+        run(root, **{f"{option}_file": tmp_path})  # type: ignore[arg-type]
+
+    assert not (root / ".results").exists(), "it ran all the same"
+
+
+def test_colours_and_control_characters_are_no_part_of_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "PY_COLORS"):  # as some CI has it
+        monkeypatch.setenv(name, "1")
+    lacking = "import pytest\ndef test_a(): pytest.skip('not checkable here because \\x1b[31mno\\x07 GPU\\x1b[0m')"
+    root = make(tmp_path, {"empty": "", "lacking": lacking})
+
+    report = run(root)
+
+    found = by_suite(report)
+    assert re.fullmatch(r"[ -~]+; it printed last: =* ?no tests ran in [\d.]+s ?=*", found["empty"].reason), found
+    assert found["empty"].log
+    assert "\x1b" not in found["empty"].log.read_text()
+    assert found["lacking"].reason == "no GPU", found
+    assert len(list(JUnitXml.fromfile(str(next(root.glob(".results/matrix/*/junit.xml")))))) == 2
+
+
+def test_what_a_run_leaves_is_swept_also_where_the_report_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[object] = []
+    monkeypatch.setattr(engine, "sweep", swept.append)
+    root = make(tmp_path, {"good": SUITES["good"]})
+
+    def build(release: Release, say: Callable[[str], None]) -> None:
+        shutil.rmtree(root / ".results")
+        raise BuildError("no disk")
+
+    with pytest.raises(FileNotFoundError):
+        run(root, build=build)
+
+    assert len(swept) == 1
+
+
 # --- progress --------------------------------------------------------------------------------------------
 
 
@@ -253,12 +299,29 @@ def test_release_whose_source_cannot_be_had_is_a_gap_with_its_reason(tmp_path: P
 
 def test_release_that_has_a_source_and_does_not_compile_is_an_error(tmp_path: Path) -> None:
     def build(release: Release, say: Callable[[str], None]) -> None:
-        raise BuildError("make exited with 2")
+        raise BuildError("make \x1b[31mexited\x1b[0m with 2")
 
     report = run(make(tmp_path, {"good": SUITES["good"]}), build=build)
 
     assert report.exit_status == 1
     assert "good-single: error, make exited with 2" in shown(report)
+    assert by_suite(report)["good"].reason == "make exited with 2"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_while_images_are_built_ends_the_run_with_its_report(tmp_path: Path, number: signal.Signals) -> None:
+    root = make(tmp_path, {"good": SUITES["good"]})
+    build = f"lambda release, say: __import__('os').kill(__import__('os').getpid(), {number:d})"
+    told = START.replace("lambda release, say: None", build)
+
+    done = subprocess.run(
+        [sys.executable, "-c", told, str(root), RELEASE.version], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 128 + number, done.stderr
+    report = json.loads((root / "matrix.json").read_text())
+    assert (report["ok"], report["interrupted"]) == (False, True)
+    assert [cell["reason"] for cell in report["cells"]] == ["the run ended before its turn"]
 
 
 # --- what is asked for -----------------------------------------------------------------------------------
@@ -274,6 +337,7 @@ def test_plan_is_by_default_everything_known(tmp_path: Path, monkeypatch: pytest
     assert plan.suites == ("slurm", "rest")
     assert plan.substrates == tuple(SUBSTRATES)
     assert matrix.plan(tmp_path, suites="all").suites == ("faults", "rest", "slurm")
+    assert matrix.plan(tmp_path, suites="rest,all").suites == ("faults", "rest", "slurm")
     monkeypatch.delenv("KUBECONFIG")
     assert matrix.plan(tmp_path).substrates == ("single", "cluster"), "there is no Kubernetes"
 
@@ -291,6 +355,7 @@ def test_release_that_is_named_twice_is_meant_once(tmp_path: Path) -> None:
     [
         ({"releases": "19.05"}, UnknownReleaseError, f"unknown release 19.05: .*{RELEASE.version}"),
         ({"suites": "slrum"}, UsageError, "no suite slrum: there are rest, slurm, or all"),
+        ({"suites": "all,slrum"}, UsageError, "no suite slrum: there are rest, slurm, or all"),
         ({"suites": "unit"}, UsageError, "no suite unit: there are rest, slurm"),
         ({"substrates": "cloud"}, UsageError, "no substrate cloud: there are single, cluster"),
     ],
@@ -437,3 +502,45 @@ def test_cell_that_hangs_is_ended_and_says_where(tmp_path: Path) -> None:
     assert found.seconds < 9, "the time was not kept"
     pids = [int(pid) for pid in (root / "started").read_text().split()]
     assert [pid for pid in pids if is_alive(pid)] == []
+
+
+ENDING = HANGING.replace(
+    'pathlib.Path("removed").touch()',
+    """pathlib.Path("ending").touch()
+        while not pathlib.Path("go").exists():
+            time.sleep(0.1)
+        pathlib.Path("removed").touch()""",
+)
+#: As if the cell's time were over as soon as its test has begun.
+OVER = """
+import asyncio
+async def over(*_):
+    while not (root / "started").exists():
+        await asyncio.sleep(0.1)
+    raise TimeoutError
+sys.modules["slurm_testbed.matrix.run"]._Runner._watch = over
+"""
+
+
+def test_ctrl_c_while_a_cell_is_ended_lets_it_come_to_its_end(tmp_path: Path) -> None:
+    root = make(tmp_path, {"ending": ENDING})
+    script = START.replace("plan =", f"{OVER}plan =", 1)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(root), RELEASE.version], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until((root / "ending").exists, "the cell to be ended", deadline=60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        said = next(line for line in process.stderr if "SIGINT" in line)
+        (root / "go").touch()
+        process.communicate(timeout=60)
+    finally:
+        (root / "go").touch()
+        process.kill()
+        process.communicate()
+
+    assert "ending 1 cells" in said
+    assert (process.returncode, (root / "removed").exists()) == (130, True), "the cell was left to itself"
+    (cell,) = json.loads((root / "matrix.json").read_text())["cells"]
+    assert (cell["outcome"], cell["reason"].partition(";")[0]) == ("error", "it did not end within 30 minutes")
