@@ -113,7 +113,7 @@ def engine(_: Context, stop: bool = False, vm: bool = False) -> None:
     elif vm:
         machine = machines.start()
         _show_engine(machine.client())
-        print(f"\nTo use it: export DOCKER_HOST={machine.docker_host}\nTo end it: ./inv engine --stop")
+        print(f"\nTo use it: export DOCKER_HOST={shlex.quote(machine.docker_host)}\nTo end it: ./inv engine --stop")
     else:
         _show_engine(engines.ensure())
 
@@ -227,6 +227,8 @@ def test(
     """
     if engine not in {"", "vm"}:
         raise UsageError(f"there is no engine {engine}; give vm, or leave it out for the one that answers here")
+    if engine and kubernetes:
+        raise UsageError("--engine vm runs the tests marked vm, --kubernetes has another substrate: give one of them")
     _need_dev()
     client = engines.ensure()
     first, *others = release.split(",") if release else _built_releases(client)
@@ -326,7 +328,7 @@ def matrix(
     suites: str = "",
     substrates: str = "",
     jobs: int = 0,
-    minutes: float = 30,
+    minutes: float = 30.0,  # a float, for Invoke takes the type from it
     json: str = "",
     junit: str = "",
 ) -> None:
@@ -545,7 +547,7 @@ def up_cluster(
         _show(cluster, nodes, time.monotonic() - started)
         hosts = ", ".join(host.name for host in cluster.substrate.hosts())
         print(f"  ./inv shell --host client       on one of its hosts: {hosts}")
-        print(f"  ssh -F {cluster.ssh_config()} login    over SSH, as alice")
+        print(f"  ssh -F {shlex.quote(str(cluster.ssh_config()))} login    over SSH, as alice")
     except BaseException:
         cluster.stop()
         raise
@@ -940,8 +942,11 @@ def doctor(_: Context, log: str = "") -> None:
     Example: invoke doctor --log slurmctld.log
     """
     if log:
-        text = sys.stdin.read() if log == "-" else (CALLER / log).read_text()
-        print(diagnose_text(text))
+        try:
+            text = sys.stdin.buffer.read() if log == "-" else (CALLER / log).read_bytes()
+        except OSError as error:
+            raise UsageError(f"--log: {log} cannot be read: {error.strerror}") from error
+        print(diagnose_text(text.decode(errors="replace")))
     else:
         print(_up_cluster().diagnose())
 
@@ -950,7 +955,7 @@ def doctor(_: Context, log: str = "") -> None:
     help={
         "release": "which release; the default one if not given",
         "only": "names of measures, separated by commas",
-        "repeat": "how many samples of each measure",
+        "repeat": "how many samples of each measure; each measure's own number if not given",
         "json": "a file for everything, samples included",
         "build": "measure the builds too, which takes minutes",
         "compressed": "also the compressed sizes of the images",
@@ -961,7 +966,7 @@ def bench(
     _: Context,
     release: str = "",
     only: str = "",
-    repeat: int = 0,
+    repeat: str = "",
     json: str = "",
     build: bool = False,
     compressed: bool = False,
@@ -972,11 +977,14 @@ def bench(
 
     Example: invoke bench --only start,array --repeat 10
     """
+    # A text, for a number's default would be one that somebody may give.
+    if repeat and not (repeat.isdecimal() and int(repeat)):
+        raise UsageError(f"--repeat is 1 or more, not {repeat}")
     engines.ensure()
     benchmarks.run(
         release=release or None,
         only=only,
-        repeat=repeat or None,
+        repeat=int(repeat) if repeat else None,
         json_file=CALLER / json if json else None,
         build=build,
         compressed=compressed,

@@ -64,6 +64,8 @@ def run(
         raise UsageError(f"--repeat is 1 or more, not {repeat}")
     if json_file is not None and not json_file.parent.is_dir():
         raise UsageError(f"--json: there is no folder {json_file.parent}")
+    if json_file is not None and json_file.is_dir():
+        raise UsageError(f"--json: {json_file} is a folder")
     chosen = choose(only, build=build)
     known = Releases.load()
     which = known.find(release) if release else known.default()[0]

@@ -45,19 +45,20 @@ class Api:
         if certificate:
             self._session.mount("https://", _Believing(certificate))
 
-    def ask(self, method: str, path: str, token: str, **options: Any) -> requests.Response:
+    def ask(self, method: str, path: str, token: str | None, **options: Any) -> requests.Response:
         """Send a request, and return the answer.
 
         Args:
             method: `GET`, `POST`, `DELETE` …
             path: what follows the address.
-            token: the caller's.
+            token: the caller's; None to ask without one.
             options: of `requests.request`.
 
         Raises:
             ApiError: of the kind that was given: the service refused, or nothing answers.
         """
-        headers = {"Authorization": f"{self._scheme} {token}", **options.pop("headers", {})}
+        by = {"Authorization": f"{self._scheme} {token}"} if token else {}
+        headers = {**by, **options.pop("headers", {})}
         url = self._url + path
         try:
             answer = self._session.request(method, url, headers=headers, **{"timeout": 60, **options})

@@ -51,12 +51,17 @@ class AppSessions:
         return dict(line.split(":", 1) for line in lines)
 
     def token(self, user: str = "alice") -> str:
-        """A token of a user, by logging in as they do; the same one again for the same user."""
+        """A token of a user, by logging in as they do; the same one again for the same user.
+
+        Raises:
+            AppSessionsError: the service refused, with its own words, or nothing answers.
+        """
         if user not in self._tokens:
             body = {"username": user, "password": self.passwords()[user]}
-            answer = requests.post(f"{self.url}/api/login", json=body, timeout=60)
-            if not answer.ok:
-                raise AppSessionsError(answer.status_code, f"{user} cannot log in: {answer.text}")
+            try:
+                answer = self._api.ask("POST", "login", None, json=body)
+            except AppSessionsError as error:
+                raise AppSessionsError(error.status, f"{user} cannot log in: {error.message}") from error
             self._tokens[user] = str(answer.json()["token"])
         return self._tokens[user]
 

@@ -64,9 +64,10 @@ def ssh_config(slurm: Slurm, user: str, folder: Path) -> Path:
         known += f"[{address}]:{port} {' '.join(key)}\n"
     (folder / "known_hosts").write_text(known)
     config = folder / "config"
+    named = str(folder).replace("%", "%%")
     config.write_text(
-        f"{hosts}Host *\n  User {user}\n  IdentityFile {folder}/id_ed25519\n"
-        f"  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
+        f'{hosts}Host *\n  User {user}\n  IdentityFile "{named}/id_ed25519"\n'
+        f'  IdentitiesOnly yes\n  UserKnownHostsFile "{named}/known_hosts"\n'
     )
     return config
 

@@ -39,7 +39,14 @@ class Endpoint:
 def chosen_endpoint(machine: Machine) -> Endpoint | None:
     """What DOCKER_HOST, or else the current docker context, names."""
     if machine.environ.get("DOCKER_HOST"):
-        settings = kwargs_from_env(environment=dict(machine.environ))
+        try:
+            settings = kwargs_from_env(environment=dict(machine.environ))
+        except docker.errors.DockerException as error:
+            folder = machine.environ.get("DOCKER_CERT_PATH")
+            raise EngineNotFoundError(
+                f"{'DOCKER_CERT_PATH' if folder else 'DOCKER_TLS_VERIFY'} asks for TLS, but {folder or '~/.docker'} "
+                "has not all of cert.pem, key.pem and ca.pem: bring them there, or unset it"
+            ) from error
         tls = settings.get("tls")
         return Endpoint(machine.environ["DOCKER_HOST"], "DOCKER_HOST", True, tls or None)
     context = ContextAPI.get_context(machine.environ.get("DOCKER_CONTEXT"))
@@ -98,7 +105,12 @@ def _client(endpoint: Endpoint) -> docker.DockerClient | str:
         if not client.ping():
             return "something else listens there"
     except (docker.errors.DockerException, requests.RequestException, OSError, ValueError) as error:
-        return (str(error) or type(error).__name__).splitlines()[0]
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        if "paramiko" in said:
+            raise EngineNotFoundError(
+                f"{endpoint.source} says {endpoint.url}, and ssh:// needs paramiko: pip install 'docker[ssh]'"
+            ) from error
+        return said
     client.api.timeout = REQUEST_SECONDS
     return client
 

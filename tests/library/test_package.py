@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.archives import unpack
 from slurm_testbed.releases import Release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +99,7 @@ def test_wheel_keeps_what_can_be_executed(built: dict[str, Path]) -> None:
 
 def test_sdist_makes_the_same_wheel(built: dict[str, Path], tmp_path: Path) -> None:
     with tarfile.open(built["gz"]) as sdist:
-        sdist.extractall(tmp_path, filter="data")
+        unpack(sdist, tmp_path)
     (unpacked,) = tmp_path.iterdir()
 
     run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, cwd=unpacked)

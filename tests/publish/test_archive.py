@@ -12,6 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from fixtures.archives import unpack
 from fixtures.tasks import Invoke
 from slurm_testbed.errors import PublishError
 from slurm_testbed.images import exists
@@ -57,7 +58,7 @@ def rewritten(file: Path, change: dict[str, bytes]) -> Path:
     folder = file.with_name("unpacked")
     with tarfile.open(file) as archive:
         order = archive.getnames()
-        archive.extractall(folder, filter="data")
+        unpack(archive, folder)
     for name, content in change.items():
         (folder / name).write_bytes(content)
     target = file.with_name("changed.tar")
@@ -90,7 +91,7 @@ def test_saved_images_are_loaded_as_they_were(
 def test_checksums_are_those_of_sha256sum(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "by-hand"
     with tarfile.open(saved) as archive:
-        archive.extractall(folder, filter="data")
+        unpack(archive, folder)
 
     done = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=False)
 

@@ -198,6 +198,7 @@ def test_only_takes_names_in_any_order() -> None:
         ({"only": "strat"}, "no measure strat; there are start, "),
         ({"repeat": 0}, "--repeat is 1 or more, not 0"),
         ({"json_file": Path("/nowhere/figures.json")}, "--json: there is no folder /nowhere"),
+        ({"json_file": Path("/")}, "--json: / is a folder"),
     ],
 )
 def test_wrong_option_is_told_before_anything_is_measured(

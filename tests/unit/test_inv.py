@@ -194,6 +194,32 @@ def test_task_that_fails_shows_its_traceback_when_asked_to() -> None:
     assert "Traceback (most recent call last)" in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["test", "--engine", "vm", "--kubernetes"], "give one of them"),
+        (["bench", "--repeat", "0"], "--repeat is 1 or more, not 0"),
+        (["bench", "--repeat", "abc"], "--repeat is 1 or more, not abc"),
+        (["doctor", "--log", "nope.log"], "--log: nope.log cannot be read: No such file or directory"),
+        (["matrix", "--minutes", "0.5", "--suites", "nonsense"], "no suite nonsense"),
+    ],
+)
+def test_option_that_cannot_be_right_is_told_before_an_engine_is_looked_for(arguments: list[str], says: str) -> None:
+    done = invoke(*arguments, DOCKER_HOST="unix:///nowhere.sock")
+
+    assert done.returncode == 2, f"exit status {done.returncode}: {done.stderr}"
+    assert says in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1, f"it said: {done.stderr!r}"
+
+
+def test_doctor_reads_a_log_that_is_not_all_text(tmp_path: Path) -> None:
+    (tmp_path / "slurmctld.log").write_bytes(b"error: \xff Zero Bytes were transmitted or received\n")
+
+    done = invoke("doctor", "--log", str(tmp_path / "slurmctld.log"))
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_list_of_tasks_needs_no_engine() -> None:
     done = invoke("--list", DOCKER_HOST="unix:///nowhere.sock")
 

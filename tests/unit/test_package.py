@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import slurm_testbed
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,3 +43,14 @@ def test_module_that_is_run_by_itself_is_not_loaded_twice() -> None:
     done = python("-c", "import runpy; runpy.run_module('slurm_testbed.releases', run_name='other', alter_sys=True)")
 
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_unpacks_by_an_argument_that_the_python_of_debian_12_lacks() -> None:
+    files = [
+        path for folder in ("slurm_testbed", "fixtures", "tests", "images") for path in (ROOT / folder).rglob("*.py")
+    ]
+
+    found = [path for path in files if re.search(r"extractall\(.*\bfilter=", path.read_text())]
+
+    assert files
+    assert found == []

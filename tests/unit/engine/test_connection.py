@@ -44,6 +44,31 @@ def test_connect_honours_docker_host_and_tries_no_other(bench: Bench) -> None:
         engine.connect(machine=replace(bench.machine, environ=environ, root=Path("/")))
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"DOCKER_TLS_VERIFY": "1"}, "DOCKER_TLS_VERIFY asks for TLS, but ~/.docker has not all of cert.pem"),
+        ({"DOCKER_CERT_PATH": "/nowhere"}, "DOCKER_CERT_PATH asks for TLS, but /nowhere has not all of cert.pem"),
+    ],
+)
+def test_connect_where_certificates_are_missing_names_the_setting_that_asks_for_them(
+    bench: Bench, setting: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environ = {**bench.machine.environ, "DOCKER_HOST": "tcp://127.0.0.1:1", **setting}
+
+    with pytest.raises(EngineNotFoundError, match=says):
+        engine.connect(machine=replace(bench.machine, environ=environ))
+
+
+def test_connect_over_ssh_says_which_package_is_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("docker.api.client.SSHHTTPAdapter", raising=False)  # as where there is no paramiko
+    environ = {**bench.machine.environ, "DOCKER_HOST": "ssh://host"}
+
+    with pytest.raises(EngineNotFoundError, match=r"says ssh://host, .*ssh:// needs .*pip install 'docker\[ssh\]'"):
+        engine.connect(machine=replace(bench.machine, environ=environ))
+
+
 def test_connect_honours_the_current_docker_context(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
