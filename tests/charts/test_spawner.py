@@ -126,6 +126,16 @@ def test_pod_in_a_cluster_knows_its_hosts_as_they_are_now(spawn: Any, tmp_path: 
     }
 
 
+def test_pod_leaves_the_groups_of_the_clusters_volume_as_they_are(spawn: Any) -> None:
+    """Kubernetes gives all volumes of a pod to its fsGroup, slurm.conf's keys on the shared tree included."""
+    pod = spawn("--set=cluster=hpc")["spec"]
+
+    assert "fsGroup" not in (pod.get("securityContext") or {})
+    # So the key's file is root's.
+    (munge,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "munge"]
+    assert munge["items"] == [{"key": "munge.key", "path": "munge.key", "mode": 0o444}]
+
+
 def test_pod_of_a_cluster_outside_asks_its_slurmctld(spawn: Any) -> None:
     pod = spawn(
         f"--values={data.charts()}/slurm-jupyterhub/ci/outside.yaml",
@@ -148,6 +158,8 @@ def test_hub_may_do_what_kubespawner_asks_and_reads_no_secret(hub_chart: Chart) 
         *(("pods", verb) for verb in ("get", "watch", "list", "create", "delete")),
         *(("events", verb) for verb in ("get", "watch", "list")),
     }
+    # KubeSpawner would delete a claim for each user who is deleted.
+    assert json.loads(find(manifests, "ConfigMap", "-singleuser")["data"]["singleuser.json"])["delete_pvc"] is False
     assert find(manifests, "RoleBinding")["subjects"][0]["name"] == account["metadata"]["name"]
 
 

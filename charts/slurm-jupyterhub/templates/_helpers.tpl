@@ -84,7 +84,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $volumes = append $volumes (dict "name" "files" "secret" (dict "secretName" (printf "%s-singleuser" $fullname) "items" $items)) }}
 {{- end }}
 {{- with include "slurm-jupyterhub.munge-secret" . }}
-{{- $volumes = append $volumes (dict "name" "munge" "secret" (dict "secretName" . "items" (list (dict "key" "munge.key" "path" "munge.key" "mode" 0440)))) }}
+{{- $volumes = append $volumes (dict "name" "munge" "secret" (dict "secretName" . "items" (list (dict "key" "munge.key" "path" "munge.key" "mode" 0444)))) }}
 {{- $mounts = append $mounts (dict "name" "munge" "mountPath" "/etc/munge/munge.key" "subPath" "munge.key" "readOnly" true) }}
 {{- end }}
 {{- if .Values.cluster }}
@@ -106,7 +106,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $_ := set $settings "image_pull_secrets" $.Values.image.pullSecrets }}
 {{- $_ := set $settings "uid" 1000 }}
 {{- $_ := set $settings "gid" 1000 }}
+{{- /* Kubernetes would give the cluster's whole volume to the group, its keys included. */}}
+{{- if not $.Values.cluster }}
 {{- $_ := set $settings "fs_gid" 1000 }}
+{{- end }}
+{{- /* No pod has a claim of its own, and the hub may delete none. */}}
+{{- $_ := set $settings "delete_pvc" false }}
 {{- $_ := set $settings "container_security_context" (dict "capabilities" (dict "drop" (list "ALL")) "seccompProfile" (dict "type" "RuntimeDefault")) }}
 {{- $_ := set $settings "environment" (merge (dict) .extraEnv $environment) }}
 {{- $_ := set $settings "start_timeout" (int .startTimeout) }}

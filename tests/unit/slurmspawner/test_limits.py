@@ -40,7 +40,7 @@ def test_time_limit_is_read_in_each_of_slurms_forms(text: str, limit: timedelta)
     assert time_limit(text) == limit
 
 
-@pytest.mark.parametrize("text", ["", "1h", "1-", "1:2:3:4", "-1", "1 "])
+@pytest.mark.parametrize("text", ["", "1h", "1-", "1:2:3:4", "-1", "1 ", "9999999999-0"])
 def test_what_is_no_time_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no time limit of Slurm"):
         time_limit(text)

@@ -123,6 +123,10 @@ def test_wrong_configuration_is_refused_in_one_line(make_spawner: Make, partitio
         ({"runtime": "3:00:00"}, "partition debug: the job's time is 3:00:00, at most 2:00:00"),
         ({"runtime": "121:00"}, "partition debug: the job's time is 121:00, at most 2:00:00"),
         ({"partition": "short", "runtime": "1:00:00"}, "the job's time is 1:00:00, at most 0:30:00"),
+        ({"runtime": "0"}, "partition debug: the job's time is 0, which Slurm takes for no limit"),
+        ({"runtime": "0:00"}, "the job's time is 0:00, which"),
+        ({"partition": "gpus", "runtime": "0-0"}, "the job's time is 0-0, which"),
+        ({"runtime": "9999999999-0"}, "runtime: it is too long"),
         ({"memory": "8G"}, "partition debug: 8G of memory, at most 8000M"),
         ({"environment_id": "none"}, "no environment none, there are lab"),
         ({"nprocs": 5, "ngpus": 1}, "partition debug: 5 cores, at most 4; it has no GPUs"),
@@ -158,6 +162,7 @@ def test_stock_lets_the_rest_api_through(make_spawner: Make) -> None:
 
     submitted = job_options(make(make_spawner, STOCK), **asked, partition="debug", nprocs=999, runtime="", gres="gpu:9")
 
+    assert job_options(make(make_spawner, STOCK), **asked, partition="debug", runtime="0")["runtime"] == "0"
     # Without a time the partition's own limit is the job's, whatever max_runtime says.
     assert (submitted["nprocs"], submitted["runtime"], submitted["gres"]) == (999, "", "gpu:9")
 
@@ -222,6 +227,32 @@ def test_step_has_the_path_that_the_script_sets(make_spawner: Make, kind: type, 
         line.partition("=")[2].split(",") for line in script.splitlines() if "--export=" in line and "#" in line
     ]
     assert "PATH" not in names, "the hub passes it now: ours can go"
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "sent"),
+    [(STOCK, "slurm-%j.out", True), (OURS, "slurm-%j.out", False), (OURS, "/dev/null", True)],
+)
+def test_session_log_that_is_saved_is_not_sent_elsewhere(
+    make_spawner: Make, kind: type, output: str, sent: bool
+) -> None:
+    """sbatch's arguments hold before what its script says: https://slurm.schedmd.com/sbatch.html"""
+    submit = "sbatch --output=/logs/{username}.out --error=/logs/%j.err -J x"
+    spawner = make(make_spawner, kind, batch_submit_cmd=submit)
+    spawner.user_options = {"output": output}
+    ran: list[str] = []
+
+    async def note(command: str, **_: Any) -> str:
+        ran.append(command)
+        return "5"
+
+    spawner.run_command = note
+    run(spawner.submit_batch_script())
+
+    (words,) = (command.split() for command in ran)
+    logs = [f"--output=/logs/{spawner.user.name}.out", "--error=/logs/%j.err"]
+    # Our spawner's mark is the last argument.
+    assert words[: 5 if sent else 3] == ["sbatch", *(logs if sent else []), "-J", "x"]
 
 
 def test_user_cannot_give_what_is_derived(make_spawner: Make) -> None:

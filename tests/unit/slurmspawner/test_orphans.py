@@ -36,8 +36,8 @@ class Slurm:
 
     def find(self) -> str:
         """Our spawner's question for the job that has its mark."""
-        known = f"echo 5 PENDING $(sed s/--comment=// {self.comment})"
-        return shell(f"echo 4 RUNNING '(null)'; if [ -e {self.comment} ]; then {known}; fi")
+        known = f"echo {{moment}} 5 PENDING $(sed s/--comment=// {self.comment})"
+        return shell(f"echo {{moment}} 4 RUNNING '(null)'; if [ -e {self.comment} ]; then {known}; fi")
 
     @property
     def job(self) -> str:
@@ -148,6 +148,21 @@ def test_sbatch_that_got_no_answer_may_have_left_a_job(make_spawner: Make, slurm
     run(give_up(spawner, after=5))
 
     assert slurm.job == "cancelled"
+
+
+@pytest.mark.parametrize("comment", [r"two\n\nlines", r"\377 is no UTF-8", r"a\n9 RUNNING MARK\nx 9 RUNNING MARK\n"])
+def test_comment_of_another_job_neither_hides_the_job_nor_makes_one(
+    make_spawner: Make, slurm: Slurm, comment: str
+) -> None:
+    spawner = make_spawner(OURS, **slurm.settings())
+    spawner.job_mark = "the-mark"
+    slurm.comment.write_text("--comment=the-mark")
+    odd = shell(f"printf '{{moment}} 4 RUNNING {comment.replace('MARK', 'the-mark')}\\n'")
+    spawner.batch_find_cmd = f"{odd}; {slurm.find()}"
+
+    run(spawner.stop())
+
+    assert slurm.cancelled.read_text() == "5\n"
 
 
 def test_start_that_succeeds_is_kept_with_its_run(make_spawner: Make, slurm: Slurm) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +17,7 @@ from jupyterhub_slurmspawner import SlurmSpawner
 from jupyterhub_slurmspawner.port import PortHandler
 from tornado import httpclient, httpserver, netutil, web
 
+from slurm_testbed import data
 from tests.unit.slurmspawner.conftest import Make, run
 
 
@@ -71,6 +75,27 @@ def test_port_is_taken(make_spawner: Make) -> None:
 
     assert post(PortHandler, spawner, {"port": 4242}) == 200
     assert spawner.port == 4242
+
+
+def test_hub_with_stock_batchspawner_has_our_handler(tmp_path: Path) -> None:
+    """In a process of its own: this one has imported the package."""
+    for name in ("jupyterhub/api-token", "jupyterhub-proxy/token"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("the-token")
+    folder = data.images() / "jupyter"
+    hub = next(folder.glob("rootfs/hub/**/10-hub.py")).read_text().replace("/var/lib", str(tmp_path))
+    program = f"""
+from traitlets.config import Config
+config = Config()
+for text in {[hub, (folder / "examples/plain.py").read_text()]!r}:
+    exec(text, {{"get_config": lambda: config}})
+from jupyterhub.apihandlers import default_handlers
+print(config.JupyterHub.spawner_class, *(name.__name__ for path, name, *_ in default_handlers if "batch" in path))
+"""
+    env = {"PYTHONPATH": str(folder / "slurmspawner")}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+
+    assert done.stdout == "batchspawner.SlurmSpawner PortHandler\n", done.stderr
 
 
 def test_hub_has_our_handler() -> None:

@@ -30,7 +30,10 @@ def time_limit(text: str) -> timedelta:
         raise ValueError(f"{text!r} is no time limit of Slurm: 30:00 is minutes, 2:00:00 hours, 1-12 days and hours")
     parts = [int(part) for part in found["parts"].split(":")]
     names = ("hours", "minutes", "seconds") if found["days"] or len(parts) == 3 else ("minutes", "seconds")
-    return timedelta(days=int(found["days"] or 0), **dict(zip(names, parts, strict=False)))
+    try:
+        return timedelta(days=int(found["days"] or 0), **dict(zip(names, parts, strict=False)))
+    except OverflowError:
+        raise ValueError(f"{text!r} is no time limit of Slurm: it is too long") from None
 
 
 def written(limit: timedelta) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,9 @@ from jupyterhub_slurmspawner.spawner import SlurmSpawner
 _DURATION = timedelta(hours=1)
 # What jupyterhub-moss works out of the rest, and no user gives.
 _DERIVED = frozenset({"gres", "prologue"})
+# What jupyterhub-moss makes of "Save session logs" where it is not chosen, and what sends logs elsewhere.
+_NOT_SAVED = "/dev/null"
+_PLACE_OF_LOGS = re.compile(r" --(?:output|error)=\S+")
 # Said once for each hub, not for each of its users.
 _said: set[str] = set()
 
@@ -90,14 +94,17 @@ class MOSlurmSpawner(jupyterhub_moss.MOSlurmSpawner, SlurmSpawner):  # type: ign
             raise Unavailable(f"Slurm has none of the partitions that this page offers: {', '.join(gone)}")
         return known
 
+    def _submit_command(self) -> str:
+        """Without the hub's place for logs where the user has another one, in the script: sbatch's arguments win."""
+        command = super()._submit_command()
+        saves = (self.user_options or {}).get("output", _NOT_SAVED) != _NOT_SAVED
+        return _PLACE_OF_LOGS.sub("", command) if saves else command
+
     # --- options -----------------------------------------------------------------------------------------
 
     async def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
         """Check what the page or a link asks for, and keep it as it was asked."""
-        try:
-            options = UserOptions.parse_formdata(formdata)
-        except ValidationError as error:
-            raise Refused(_words(error)) from None
+        options = _read(UserOptions.parse_formdata, formdata)
         asked: dict[str, Any] = options.model_dump(exclude=set(_DERIVED))
         await self._options_for_job(asked)
         return asked
@@ -122,10 +129,7 @@ class MOSlurmSpawner(jupyterhub_moss.MOSlurmSpawner, SlurmSpawner):  # type: ign
             raise Refused(f"no option {', '.join(unknown)}; there are {known}")
         partitions = await self._get_partitions_info()
         given.setdefault("partition", _first(partitions))
-        try:
-            options = UserOptions.model_validate(given)
-        except ValidationError as error:
-            raise Refused(_words(error)) from None
+        options = _read(UserOptions.model_validate, given)
         if options.partition not in partitions:
             raise Refused(f"partition {options.partition} is not available; there are {', '.join(partitions)}")
         info = partitions[options.partition]
@@ -138,6 +142,16 @@ class MOSlurmSpawner(jupyterhub_moss.MOSlurmSpawner, SlurmSpawner):  # type: ign
         # Private, and of jupyterhub-moss 10: gres, prologue, environment and --exclusive.
         self._MOSlurmSpawner__update_options(options, info)
         return options
+
+
+def _read(read: Callable[[Any], UserOptions], asked: dict[str, Any]) -> UserOptions:
+    """Options as jupyterhub-moss reads them; wrong ones are refused."""
+    try:
+        return read(asked)
+    except ValidationError as error:
+        raise Refused(_words(error)) from None
+    except OverflowError:  # the one thing that it computes
+        raise Refused("runtime: it is too long to be a time limit of Slurm") from None
 
 
 def _first(partitions: dict[str, PartitionInfo]) -> str:
@@ -155,7 +169,10 @@ def _check(options: UserOptions, info: PartitionInfo) -> None:
     """Refuse what is beyond a partition's limits."""
     beyond = []
     longest = _longest(info)
-    if time_limit(options.runtime) > longest:
+    asked = time_limit(options.runtime)
+    if not asked:
+        beyond.append(f"the job's time is {options.runtime}, which Slurm takes for no limit")
+    if asked > longest:
         beyond.append(f"the job's time is {options.runtime}, at most {written(longest)}")
     if options.nprocs > info.max_nprocs:
         beyond.append(f"{options.nprocs} cores, at most {info.max_nprocs}")

@@ -34,8 +34,8 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
     ).tag(config=True)
 
     batch_find_cmd = Unicode(
-        "squeue -h --user={username} --states=all -o '%i %T %k'",
-        help="Lists the user's jobs: id, state, comment.",
+        "squeue -h --user={username} --states=all -o '{moment} %i %T %k'",
+        help="Lists the user's jobs, a line each: {moment}, which the spawner gives, then id, state, comment.",
     ).tag(config=True)
 
     req_srun = Unicode(
@@ -99,8 +99,9 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
                 process.kill()
             raise
         if process.returncode:
-            raise RuntimeError(err.decode().strip())
-        return out.decode().strip()
+            raise RuntimeError(err.decode(errors="replace").strip())
+        # A job's comment is whatever bytes its user likes.
+        return out.decode(errors="replace").strip()
 
     async def _ask(self, template: str, **values: str) -> str:
         values = {**self.get_req_subvars(), **values}
@@ -124,10 +125,13 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
 
     async def _find_job(self) -> str:
         """The id of the job that carries the mark, or nothing if Slurm has none."""
-        for line in (await self._ask(self.batch_find_cmd)).splitlines():
-            job_id, state, *comment = line.split(maxsplit=2)
-            if comment == [self.job_mark] and job_status(state) is not JobStatus.NOTFOUND:
-                return job_id
+        # Lines of a comment, which may look like a job's, do not begin with what nobody could know who wrote them.
+        moment = uuid.uuid4().hex
+        for line in (await self._ask(self.batch_find_cmd, moment=moment)).splitlines():
+            match line.split(maxsplit=3):
+                case [begin, job_id, state, comment] if (begin, comment) == (moment, self.job_mark):
+                    if job_status(state) is not JobStatus.NOTFOUND:
+                        return job_id
         return ""
 
     # --- start -------------------------------------------------------------------------------------------
@@ -148,9 +152,8 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
         return self.job_id
 
     async def _submit(self) -> str:
-        values = self.get_req_subvars()
-        command = " ".join(format_template(part, **values) for part in (self.exec_prefix, self.batch_submit_cmd))
-        values = {**values, **(self.user_options or {}), "cmd": self.cmd_formatted_for_batch()}
+        command = self._submit_command()
+        values = {**self.get_req_subvars(), **(self.user_options or {}), "cmd": self.cmd_formatted_for_batch()}
         script = await self._get_batch_script(**values)
         self.log.info("Submitting with %s", command)
         self.log.debug("Submitting the script:\n%s", script)
@@ -163,6 +166,10 @@ class SlurmSpawner(batchspawner.SlurmSpawner):  # type: ignore[misc] # batchspaw
                 self.job_mark = ""
             raise known or error from None
         return str(self.parse_job_id(output))
+
+    def _submit_command(self) -> str:
+        values = self.get_req_subvars()
+        return " ".join(format_template(part, **values) for part in (self.exec_prefix, self.batch_submit_cmd))
 
     async def start(self) -> tuple[str, int]:
         """Submit the job, and wait until its server listens.

@@ -4,6 +4,8 @@ import os
 import socket
 from pathlib import Path
 
+import jupyterhub_slurmspawner  # noqa: F401  # also of stock batchspawner a server sets its port, and nothing else
+
 c = get_config()  # noqa: F821  # traitlets' own, in configuration files
 
 _state = Path("/var/lib/jupyterhub")
