@@ -68,6 +68,18 @@ def test_compose_takes_the_files_that_change_every_stacks_nodes(stack: str, furt
     config([data.compose() / name for name in (f"{stack}.yaml", further)], "--quiet")
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_deadlines_reach_every_host(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines = {"SLURM_TESTBED_DEADLINE": "77", "SLURM_TESTBED_JOIN_DEADLINE": "400"}
+    for name, seconds in deadlines.items():
+        monkeypatch.setenv(name, seconds)
+
+    services = json.loads(config([data.compose() / f"{stack}.yaml"], "--format=json"))["services"]
+
+    without = [name for name, host in services.items() if not deadlines.items() <= host.get("environment", {}).items()]
+    assert without == []
+
+
 def test_values_reach_the_hosts_as_they_are_given(tmp_path: Path) -> None:
     secret = "pa$$w$HOME${X}"
     (tmp_path / "nodes.yaml").write_text(yaml.safe_dump(override(3, ["/srv/$x"], {"SECRET": secret}, cgroups=False)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +121,35 @@ def test_login_that_has_expired_or_ended_says_so(api: Api) -> None:
 
     api.client.delete("/api/login", headers=api.headers())
     assert api.refused("GET", SESSIONS, 401)[0] == "token_unknown"
+
+
+def test_events_end_with_the_login(api: Api) -> None:
+    with api.client, api.client.websocket_connect("/api/app/events", headers=api.headers()) as socket:
+        api.token("bob")
+        api.client.delete("/api/login", headers=api.headers("bob"))
+        told = [socket.receive_json()["type"], socket.receive_json()["type"]]
+        api.client.delete("/api/login", headers=api.headers())
+        api.service.sessions.events.tell({"type": "deleted", "id": "x-1"}, "alice")
+        ended = socket.receive()
+
+    assert told == ["sessions", "slurm"]
+    assert (ended["type"], ended.get("code")) == ("websocket.close", 4401)
+
+
+def test_events_end_when_the_login_expires(api: Api) -> None:
+    api.token()
+    with api.service.database.write() as session:
+        session.execute(sa.update(Login).values(expires_at=now() + timedelta(seconds=1)))
+
+    with api.client, api.client.websocket_connect("/api/app/events", headers=api.headers()) as socket:
+        assert [socket.receive_json()["type"], socket.receive_json()["type"]] == ["sessions", "slurm"]
+        timer = threading.Timer(5, api.service.sessions.events.close)  # the end of a test that fails
+        timer.start()
+        while (ended := socket.receive())["type"] == "websocket.send":
+            pass
+        timer.cancel()
+
+    assert ended["code"] == 4401
 
 
 def test_login_outlives_a_restart_and_its_token_is_not_kept(serve: Serve, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_password_of_the_database_is_not_shown(environment: dict[str, str], monk
         ({"DATABASE_URL": "very-secret"}, "DATABASE_URL: is no database's address"),
         ({"APP_SESSIONS_PORT": "0"}, "APP_SESSIONS_PORT: "),
         ({"APP_SESSIONS_VNC_PORT": "80"}, "APP_SESSIONS_VNC_PORT: "),
-        ({"APP_SESSIONS_VNC_PORT": "65535"}, "APP_SESSIONS_VNC_PORTS: no port is above 65535"),
+        ({"APP_SESSIONS_VNC_PORT": "65535"}, "APP_SESSIONS_VNC_PORTS: 100 from APP_SESSIONS_VNC_PORT=65535 on go "),
+        ({"APP_SESSIONS_VNC_PORT": "65302"}, "APP_SESSIONS_VNC_PORTS: 100 from APP_SESSIONS_VNC_PORT=65302 on go "),
         ({"APP_SESSIONS_SESSIONS_PER_USER": "0"}, "APP_SESSIONS_SESSIONS_PER_USER: "),
         ({"APP_SESSIONS_START_SECONDS": "-1"}, "APP_SESSIONS_START_SECONDS: "),
         ({"APP_SESSIONS_PAM_SERVICE": "../login"}, "APP_SESSIONS_PAM_SERVICE: "),
@@ -87,6 +88,14 @@ def test_wrong_setting_is_named_in_one_sentence_and_nothing_starts(
     assert str(error.value).startswith(said)
     assert (ended.exit_code, ended.output) == (2, f"app-sessions: {error.value}\n")
     assert "very-secret" not in ended.output
+
+
+def test_last_port_that_is_given_is_the_last_that_the_job_takes(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = load({**environment, "APP_SESSIONS_VNC_PORT": "65301"}, monkeypatch)
+
+    assert f"$VNC_PORT -le {read.first_vnc_port + read.vnc_ports - 1} ]]" in SCRIPT.read_text()
 
 
 def test_database_that_is_away_at_the_start_ends_it_with_a_sentence(

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from app_sessions.errors import SlurmAwayError, SlurmError
 from app_sessions.models import SessionRow
 from app_sessions.schema import Status
 from app_sessions.sessions import _end_of
 from app_sessions.slurm.commands import Commands, failure, read_jobs, read_partition
 from app_sessions.slurm.jobs import SlurmJob, job_name
+from app_sessions.slurm.slurmrestd import Slurmrestd
 from app_sessions.slurm.slurmrestd import read_jobs as read_rest_jobs
 from app_sessions.slurm.slurmrestd import read_partition as read_rest_partition
 
@@ -172,6 +174,33 @@ def test_slurmrestd_and_sinfo_tell_the_same_partition(recorded: dict[str, Any]) 
 
     assert by_rest == by_sinfo
     assert read_rest_partition("nowhere", recorded, recorded) is None
+
+
+@pytest.mark.parametrize("body", [{"errors": [{"error": "Unable find requested URL"}]}, None], ids=["JSON", "a text"])
+def test_slurmrestd_that_serves_another_version_is_asked_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: object
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    slurm = Slurmrestd("http://slurm:6820", key)
+    served = "v0.0.40"
+
+    def answer(_: str, url: str, **__: object) -> requests.Response:
+        response = requests.Response()
+        path = url.removeprefix("http://slurm:6820")
+        known = {"/openapi/v3": {"paths": {f"/slurm/{served}/jobs": {}}}, f"/slurm/{served}/jobs": {"jobs": []}}
+        response.status_code = 200 if path in known else 404
+        response._content = json.dumps(known.get(path, body)).encode()
+        return response
+
+    monkeypatch.setattr(slurm._session, "request", answer)
+    assert asyncio.run(slurm.jobs()) == []
+    served = "v0.0.42"
+
+    with pytest.raises(SlurmError):
+        asyncio.run(slurm.jobs())
+
+    assert asyncio.run(slurm.jobs()) == []
 
 
 def test_job_that_is_being_ended_is_not_over() -> None:

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from app_sessions import __version__, proxy, schema
 from app_sessions.applications import Applications
+from app_sessions.audit import now
 from app_sessions.database import Database, DatabaseError
 from app_sessions.errors import Refusal
 from app_sessions.events import Listener
@@ -122,7 +123,7 @@ async def log_in(request: Request, body: schema.SignIn, response: Response, serv
 @anybody.delete("/api/login", status_code=204)
 async def log_out(request: Request, service: Of) -> Response:
     """Log out: the token is worth nothing any more."""
-    await service.gate.sign_out(request)
+    service.sessions.events.sign_out(await service.gate.sign_out(request))
     response = Response(status_code=204)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response
@@ -230,14 +231,17 @@ async def listen(browser: WebSocket, service: Of, everybody: bool = False) -> No
     except Refusal as refusal:
         await proxy.refuse(browser, refusal)
         return
-    await browser.accept()
-    with service.sessions.events.listen(caller.user, everybody=everybody) as listener:
+    with service.sessions.events.listen(caller.user, everybody=everybody, login=caller.login) as listener:
+        await browser.accept()
         found = await service.sessions.list_sessions(caller.user, everybody=everybody)
         told = schema.Sessions(sessions=found).model_dump(mode="json")
-        await _tell(browser, service, listener, {"type": "sessions", **told})
+        left = (caller.expires_at - now()).total_seconds()
+        await _tell(browser, service, listener, {"type": "sessions", **told}, left)
 
 
-async def _tell(browser: WebSocket, service: Service, listener: Listener, first: dict[str, Any]) -> None:
+async def _tell(
+    browser: WebSocket, service: Service, listener: Listener, first: dict[str, Any], seconds: float
+) -> None:
     async def tell() -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await browser.send_json(first)
@@ -250,8 +254,17 @@ async def _tell(browser: WebSocket, service: Service, listener: Listener, first:
         while (await browser.receive())["type"] != "websocket.disconnect":
             pass
 
-    await proxy.first_of(tell(), hear())
-    await proxy.close(browser, 1001, "the service ends, or too much was not read: connect again")
+    async def expire() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await listener.signed_out.wait()
+        listener.signed_out.set()
+
+    await proxy.first_of(tell(), hear(), expire())
+    if listener.signed_out.is_set():
+        await proxy.close(browser, proxy.CLOSED + 401, "the login has ended: log in again")
+    else:
+        await proxy.close(browser, 1001, "the service ends, or too much was not read: connect again")
 
 
 @admins.get("/app/audit")

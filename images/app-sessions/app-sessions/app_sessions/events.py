@@ -20,12 +20,16 @@ class Listener:
     Attributes:
         user: whose sessions.
         everybody: whether those of all users.
+        login: by what the user was let in.
         messages: what has happened; None is the end.
+        signed_out: set when the login has ended.
     """
 
     user: str
     everybody: bool
+    login: str
     messages: asyncio.Queue[Told | None] = field(default_factory=lambda: asyncio.Queue(_WAITING))
+    signed_out: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Events:
@@ -43,9 +47,9 @@ class Events:
         self._listeners: set[Listener] = set()
 
     @contextlib.contextmanager
-    def listen(self, user: str, *, everybody: bool = False) -> Iterator[Listener]:
+    def listen(self, user: str, *, everybody: bool = False, login: str = "") -> Iterator[Listener]:
         """Listen for as long as the context lasts."""
-        listener = Listener(user, everybody)
+        listener = Listener(user, everybody, login)
         self._listeners.add(listener)
         try:
             yield listener
@@ -60,6 +64,12 @@ class Events:
                     listener.messages.put_nowait(message)
                 except asyncio.QueueFull:
                     self._end(listener)
+
+    def sign_out(self, login: str) -> None:
+        """End those whom a login has let in."""
+        for listener in self._listeners:
+            if listener.login == login:
+                listener.signed_out.set()
 
     def close(self) -> None:
         """End all, as the service ends."""

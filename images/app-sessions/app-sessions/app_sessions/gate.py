@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import limits
 import pamela
@@ -54,11 +54,13 @@ _SECURITY_HEADERS = (
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a user, from where, and whether an administrator."""
+    """Who asks: a user, from where, whether an administrator; by which login, and until when it is good."""
 
     user: str
     address: str
     admin: bool
+    login: str
+    expires_at: datetime
 
 
 class Gate:
@@ -116,12 +118,15 @@ class Gate:
         await self._database.writing(keep)
         return SignedIn(user=user, admin=user in self._settings.admins, token=token, expires_at=expires_at)
 
-    async def sign_out(self, connection: HTTPConnection) -> None:
-        """Forget the token that a request came with."""
+    async def sign_out(self, connection: HTTPConnection) -> str:
+        """Forget the token that a request came with, and return its login; nothing where it came with none."""
         token = self._token(connection)
-        if token:
-            forget = sa.delete(Login).where(Login.sha256 == _digest(token))
-            await self._database.writing(lambda session: session.execute(forget))
+        if not token:
+            return ""
+        login = _digest(token)
+        forget = sa.delete(Login).where(Login.sha256 == login)
+        await self._database.writing(lambda session: session.execute(forget))
+        return login
 
     async def admit(self, connection: HTTPConnection, *, admin: bool = False) -> Caller:
         """Say who asks.
@@ -143,7 +148,8 @@ class Gate:
             raise Refusal(401, "token_unknown", "this token is not known: log in again", {"WWW-Authenticate": "Bearer"})
         if login.expires_at <= now():
             raise Refusal(401, "token_expired", "the login has expired: log in again", {"WWW-Authenticate": "Bearer"})
-        caller = Caller(login.user, address_of(connection), login.user in self._settings.admins)
+        admins = self._settings.admins
+        caller = Caller(login.user, address_of(connection), login.user in admins, login.sha256, login.expires_at)
         if not self._limiter.hit(self._rate, "user", caller.user, caller.address):
             raise self._too_many(self._rate, "requests", "user", caller.user, caller.address)
         if admin and not caller.admin:

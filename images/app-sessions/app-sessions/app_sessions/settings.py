@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app_sessions.errors import AppSessionsError
 
 _PREFIX = "APP_SESSIONS_"
+#: slurm_jobs/vnc_job.sh takes none above: it tries a hundred from there on.
+_LAST_VNC_PORT = 65400
 
 
 class SettingsError(AppSessionsError):
@@ -150,8 +152,11 @@ class Settings(BaseSettings):
                 raise ValueError("SLURM_JWT_KEY_FILE: APP_SESSIONS_SUBMIT=slurmrestd needs it, to submit as users")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("APP_SESSIONS_TLS_CERT_FILE: TLS needs it and APP_SESSIONS_TLS_KEY_FILE, or neither")
-        if self.first_vnc_port + self.vnc_ports > 65536:
-            raise ValueError("APP_SESSIONS_VNC_PORTS: no port is above 65535")
+        if self.first_vnc_port + self.vnc_ports - 1 > _LAST_VNC_PORT:
+            raise ValueError(
+                f"APP_SESSIONS_VNC_PORTS: {self.vnc_ports} from APP_SESSIONS_VNC_PORT={self.first_vnc_port} on go "
+                f"beyond {_LAST_VNC_PORT}, the last that a job takes"
+            )
         for name, path in (
             ("SLURM_JWT_KEY_FILE", self.slurm_jwt_key_file),
             ("APP_SESSIONS_TLS_CERT_FILE", self.tls_cert_file),

@@ -153,6 +153,9 @@ class Slurmrestd:
             raise SlurmAwayError(
                 f"Slurm does not answer: no answer from {url} ({type(error).__name__})", perhaps=perhaps
             ) from None
+        if response.status_code == requests.codes.not_found:
+            # Or before this one answered, which serves other versions.
+            self._found = ""
         try:
             answer = response.json()
         except ValueError:
