@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from slurm_testbed import data, engine
@@ -25,7 +26,11 @@ def docker_program() -> str:
 
 
 def targets(
-    *, group: str = "all", release: Release | str | None = None, folder: Path | None = None
+    *,
+    group: str = "all",
+    release: Release | str | None = None,
+    folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
     """What the bake file can build, with the tags of each image.
 
@@ -33,6 +38,7 @@ def targets(
         group: a group of the bake file: `all`, or `default`.
         release: the release, or its version, of which the tags are asked; by default the bake file's own.
         folder: another folder with a bake file.
+        variables: further ones of the bake file, e.g. SLURM and SUITE, which are in some names.
 
     Raises:
         BuildError: the bake file is wrong.
@@ -42,7 +48,7 @@ def targets(
         >>> targets(release="24.11.5")["slurm-client"]
         ['slurm-testbed/slurm-client:24.11.5', 'slurm-testbed/slurm-client:24.11']
     """
-    env = {**os.environ, **({"VERSION": str(release)} if release else {})}
+    env = {**os.environ, **({"VERSION": str(release)} if release else {}), **(variables or {})}
     argv = [docker_program(), "buildx", "bake", "--print", group]
     with child(argv, cwd=folder or data.images(), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bake:
         out, err = bake.communicate()

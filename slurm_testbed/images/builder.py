@@ -200,7 +200,7 @@ class _Bake:
         seconds = time.monotonic() - start
         return [
             BuiltImage(tags[0], tuple(tags), sizes(self.client, tags[:1])[tags[0]].uncompressed, seconds)
-            for name, tags in targets(release=release, folder=self.folder).items()
+            for name, tags in targets(release=release, folder=self.folder, variables=_slurm_of(packages)).items()
             if name in names
         ]
 
@@ -259,7 +259,7 @@ class _Bake:
 
     def _environment(self, release: Release, packages: Source | None) -> dict[str, str]:
         env = {**engine.environment(), "VERSION": release.version, "REVISION": revision_of(self.folder)}
-        env |= {"SLURM": "packaged", "SUITE": packages.where} if packages else {"SLURM": "compiled", "SUITE": SUITE}
+        env |= _slurm_of(packages)
         env["BASE"] = self._base(env["SUITE"])
         if WITH_SIF.intersection(name.removesuffix("-sif") for name in self.names):
             env |= {"APPS_SUITE": SUITE, "APPS_BASE": self._base(SUITE)}
@@ -280,6 +280,11 @@ class _Bake:
                 )
             self._bases[suite] = choose_base(self.client, asked, suite=suite, say=self.say)
         return self._bases[suite]
+
+
+def _slurm_of(packages: Source | None) -> dict[str, str]:
+    """Where Slurm comes from, as the bake file says it."""
+    return {"SLURM": "packaged", "SUITE": packages.where} if packages else {"SLURM": "compiled", "SUITE": SUITE}
 
 
 def _variable(secret: str) -> str:

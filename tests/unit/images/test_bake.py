@@ -14,7 +14,9 @@ import pytest
 from slurm_testbed import data, engine, images
 from slurm_testbed.engine import Machine
 from slurm_testbed.errors import BuildError, EngineError
+from slurm_testbed.images import builder
 from slurm_testbed.releases import Release, Releases
+from tests.unit.images.conftest import FakeImage, FakeRun, build
 
 
 def bake(*arguments: str, **env: str) -> dict[str, Any]:
@@ -80,6 +82,20 @@ def test_packages_stand_on_a_base_of_their_suite_and_are_labelled_so() -> None:
         client = graph["slurm-client"]
         assert client["args"] == {"BASE": f"debian:{suite}-slim", "SLURM": "packaged", "VERSION": release.version}
         assert client["labels"]["org.slurm-testbed.source"] == f"packages of Debian {suite}"
+
+
+def test_built_base_has_the_name_of_the_suite_that_it_stands_on(
+    run: FakeRun, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = next(release for release in Releases.load().all if release.packages)
+    assert release.packages
+    suite = release.packages.where
+    run.client.known |= {f"debian:{suite}-slim": FakeImage(), f"slurm-testbed/base:{suite}": FakeImage(b"12345")}
+    monkeypatch.setattr(builder._Bake, "why_no_source", lambda *_: "no source is here")
+
+    (built,) = build(run, said, ["base"], [release])
+
+    assert built.name == f"slurm-testbed/base:{suite}"
 
 
 @pytest.mark.parametrize("release", Releases.load().all, ids=str)
