@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-import requests
-
 from slurm_testbed.bench.inside import USER, Bench, on_our_clock
 from slurm_testbed.bench.measure import Samples
 from slurm_testbed.compose import SlurmCluster
-from slurm_testbed.errors import SlurmTestbedError
+from slurm_testbed.compose.api import Api
+from slurm_testbed.errors import HubError
 
 #: Who wants a server at once. The batch script asks for 2 CPUs and 4 GB, so that a node of ten has room for five.
 USERS = tuple(f"user{number}" for number in range(10))
@@ -70,9 +69,8 @@ def _spawn(slurm: SlurmCluster, user: str) -> dict[str, float]:
     asked = time.time()
     hub.api("POST", f"users/{user}/server")
     job = slurm.wait_until(lambda: _ready(slurm, user), f"{user}'s server", deadline=_DEADLINE)["job_id"]
-    answer = requests.get(f"{hub.url}/user/{user}/api/status", headers={"Authorization": f"token {token}"}, timeout=30)
-    if answer.status_code != 200:
-        raise SlurmTestbedError(f"{user}'s server answered {answer.status_code}")
+    api = Api(f"{hub.url}/user/{user}/api/", "token", HubError, lambda body: body.get("message"))
+    answer = api.ask("GET", "status", token)
     answered = time.time()
     node = slurm.job(int(job)).record().fields["NodeList"]
     # slurmd wrote it when the job came; slurm.conf(5), SlurmdSpoolDir.

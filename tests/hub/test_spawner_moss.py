@@ -118,6 +118,19 @@ def test_thirty_minutes_are_thirty_minutes(moss: SlurmCluster) -> None:
     assert server.job.record().fields["TimeLimit"] == "00:20:00"
 
 
+@pytest.mark.parametrize(
+    ("output", "place"),
+    [("slurm-%j.out", "/home/alice/slurm-{}.out"), ("/dev/null", "/shared/jupyterhub-logs/alice-{}.err")],
+    ids=["saved", "not-saved"],
+)
+def test_session_log_is_at_home_where_that_was_chosen(moss: SlurmCluster, output: str, place: str) -> None:
+    job = spawn(moss, "alice", partition="partition_1", output=output).job
+
+    record = job.record()
+    assert record.fields["StdErr"] == place.format(job.id)
+    assert "jupyter" in moss.read(record.fields["StdErr"], host=moss.host_of_node(record.nodes))
+
+
 @pytest.mark.row("M-05.1", "M-05.2", "M-05.3", "M-05.4", "M-02.2")
 def test_start_submits_exactly_what_was_chosen(moss: SlurmCluster) -> None:
     hub = moss.hub

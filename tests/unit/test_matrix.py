@@ -494,12 +494,12 @@ def test_killed_matrix_lets_the_cell_clean_up(hanging: tuple[subprocess.Popen[st
 def test_cell_that_hangs_is_ended_and_says_where(tmp_path: Path) -> None:
     root = make(tmp_path, {"hanging": HANGING})
 
-    report = run(root, seconds=3)
+    report = run(root, seconds=9)
 
     found = by_suite(report)["hanging"]
     assert found.outcome is Outcome.ERROR
-    assert found.reason.startswith("it did not end within 0.05 minutes; "), found.reason
-    assert found.seconds < 9, "the time was not kept"
+    assert found.reason.startswith("it did not end within 0.15 minutes; "), found.reason
+    assert found.seconds < 60, "the time was not kept"
     pids = [int(pid) for pid in (root / "started").read_text().split()]
     assert [pid for pid in pids if is_alive(pid)] == []
 
