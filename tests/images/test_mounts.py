@@ -191,6 +191,18 @@ def test_start_that_fails_ends_though_mariadbd_hears_no_signal(image: Image, tmp
     assert (done.returncode, "the key /tmp/munge.key has 31 bytes" in done.stderr) == (1, True), done.stderr
 
 
+def test_start_that_fails_ends_though_a_daemon_hears_no_signal(image: Image) -> None:
+    script = r"""
+        munged=$(type -P munged)
+        printf '#!/bin/bash\ntrap "" TERM\nexec sleep infinity\n' > "$munged"
+        exec slurm-entrypoint
+    """
+
+    done = image.run("-c", script, options=["--env=SLURM_TESTBED_DEADLINE=2", "--entrypoint=bash"])
+
+    assert (done.returncode, "waited 2 s for munged's socket" in done.stderr) == (1, True), done.stderr
+
+
 # --- configuration and passwords --------------------------------------------------------------------------
 
 
